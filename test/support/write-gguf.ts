@@ -86,7 +86,8 @@ export function encodeGguf(content: GgufContent): Uint8Array {
   const dataStart = roundUp(header.length, alignment);
   const bytes = new Uint8Array(dataStart + next);
   bytes.set(header.bytes());
-  for (const [index, tensor] of content.tensors.entries()) bytes.set(tensor.data, dataStart + offsets[index]!);
+  for (const [index, tensor] of content.tensors.entries())
+    bytes.set(tensor.data, dataStart + offsets[index]!);
   return bytes;
 }
 
@@ -166,9 +167,6 @@ class ByteWriter {
         this.scalar("u64", bytes.length);
         this.raw(bytes);
         break;
-      }
-      default: {
-        type satisfies never;
       }
     }
   }
