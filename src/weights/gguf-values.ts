@@ -1,0 +1,107 @@
+/** The metadata values of a GGUF header: every type of the specification, lists in lists included. */
+
+import type { GgufCursor } from "./gguf-cursor.ts";
+import { quoted } from "./malformed.ts";
+import type { GgufArray, GgufMetadata, GgufValue } from "./types.ts";
+
+const ENTRIES_MAX = 1 << 16;
+const KEY_BYTES_MAX = 65_535; // GGUF specification, "gguf_metadata_kv_t"
+const NESTING_MAX = 8;
+/** All lists of a file together. The largest vocabularies need 2 million; JavaScript needs 8 bytes for each. */
+const ELEMENTS_MAX = 1 << 25;
+
+const STRING = 8;
+const ARRAY = 9;
+/** A list in a list: 4 bytes of type, 8 of length. */
+const ARRAY_BYTES_MIN = 12;
+
+interface FixedType {
+  readonly bytes: number;
+  readonly get: (view: DataView, at: number) => number | bigint | boolean | undefined;
+}
+
+/** The types of a fixed width, by their number in the file. A boolean that is neither 0 nor 1 reads as undefined. */
+const FIXED_TYPES: ReadonlyMap<number, FixedType> = new Map<number, FixedType>([
+  [0, { bytes: 1, get: (view, at) => view.getUint8(at) }],
+  [1, { bytes: 1, get: (view, at) => view.getInt8(at) }],
+  [2, { bytes: 2, get: (view, at) => view.getUint16(at, true) }],
+  [3, { bytes: 2, get: (view, at) => view.getInt16(at, true) }],
+  [4, { bytes: 4, get: (view, at) => view.getUint32(at, true) }],
+  [5, { bytes: 4, get: (view, at) => view.getInt32(at, true) }],
+  [6, { bytes: 4, get: (view, at) => view.getFloat32(at, true) }],
+  [7, { bytes: 1, get: (view, at) => ([false, true] as const)[view.getUint8(at)] }],
+  [10, { bytes: 8, get: (view, at) => numberWhereExact(view.getBigUint64(at, true)) }],
+  [11, { bytes: 8, get: (view, at) => numberWhereExact(view.getBigInt64(at, true)) }],
+  [12, { bytes: 8, get: (view, at) => view.getFloat64(at, true) }],
+]);
+
+/**
+ * Reads `count` key-value pairs. 64-bit integers become numbers where a number holds them exactly, else bigints;
+ * every other type reads as it is stored.
+ */
+export function readMetadata(cursor: GgufCursor, count: number, countOffset: number): GgufMetadata {
+  if (count > ENTRIES_MAX) {
+    cursor.fail(`${count} metadata entries are more than the ${ENTRIES_MAX} allowed`, countOffset);
+  }
+  cursor.expectRoom(count, 13, "metadata entries", countOffset);
+  const metadata = new Map<string, GgufValue>();
+  const budget = { elements: ELEMENTS_MAX };
+  for (let index = 0; index < count; index++) {
+    const keyOffset = cursor.offset;
+    const key = cursor.string(`the key of metadata entry ${index}`);
+    if (key.length > KEY_BYTES_MAX)
+      cursor.fail(`the key of metadata entry ${index} is ${key.length} long`, keyOffset);
+    if (metadata.has(key)) cursor.fail(`metadata key ${quoted(key)} occurs twice`, keyOffset);
+    const what = `the value of ${quoted(key)}`;
+    metadata.set(key, readValue(cursor, cursor.u32(`the type of ${quoted(key)}`), what, budget));
+  }
+  return metadata;
+}
+
+function readValue(cursor: GgufCursor, type: number, what: string, budget: { elements: number }): GgufValue {
+  if (type === STRING) return cursor.string(what);
+  if (type === ARRAY) return readArray(cursor, what, budget, 1);
+  return readFixed(cursor, type, 1, what)[0]!;
+}
+
+function readArray(cursor: GgufCursor, what: string, budget: { elements: number }, depth: number): GgufArray {
+  if (depth > NESTING_MAX) cursor.fail(`${what} nests lists deeper than ${NESTING_MAX}`);
+  const type = cursor.u32(`the element type of ${what}`);
+  const countOffset = cursor.offset;
+  const count = cursor.count(`the length of ${what}`);
+  const bytesEach =
+    type === STRING ? 8 : type === ARRAY ? ARRAY_BYTES_MIN : fixedType(cursor, type, what).bytes;
+  cursor.expectRoom(count, bytesEach, `elements of ${what}`, countOffset);
+  budget.elements -= count;
+  if (budget.elements < 0) {
+    cursor.fail(`the metadata lists hold more than ${ELEMENTS_MAX} elements (in ${what})`, countOffset);
+  }
+  if (type === STRING) return cursor.strings(count, what);
+  if (type !== ARRAY) return readFixed(cursor, type, count, what);
+  const lists: GgufArray[] = [];
+  for (let index = 0; index < count; index++) lists.push(readArray(cursor, what, budget, depth + 1));
+  return lists;
+}
+
+function readFixed(
+  cursor: GgufCursor,
+  type: number,
+  count: number,
+  what: string,
+): (number | bigint | boolean)[] {
+  const start = cursor.offset;
+  const { bytes, get } = fixedType(cursor, type, what);
+  const values = cursor.numbers(count, bytes, what, get);
+  const bad = type === 7 ? values.indexOf(undefined) : -1;
+  if (bad >= 0) cursor.fail(`${what} is a boolean that is neither 0 nor 1`, start + bad * bytes);
+  return values as (number | bigint | boolean)[];
+}
+
+function fixedType(cursor: GgufCursor, type: number, what: string): FixedType {
+  return FIXED_TYPES.get(type) ?? cursor.fail(`${what} has unknown metadata type ${type}`);
+}
+
+function numberWhereExact(value: bigint): number | bigint {
+  const number = Number(value);
+  return Number.isSafeInteger(number) ? number : value;
+}
