@@ -1,0 +1,74 @@
+/**
+ * How many threads compute when nobody says: the physical cores this process may use. Kernels keep a core's
+ * vector units busy, so a second hardware thread of the same core only gets in the way. A container's CPU
+ * quota and the process's affinity count too.
+ */
+
+import { readFileSync } from "node:fs";
+import { availableParallelism } from "node:os";
+
+/** What the operating system says; tests hand in another one. */
+export interface ProcessorFacts {
+  /** The text of a file, undefined if there is none. */
+  readonly read: (path: string) => string | undefined;
+  /** Hardware threads this process may use. */
+  readonly parallelism: number;
+}
+
+const HERE: ProcessorFacts = {
+  get parallelism() {
+    return availableParallelism();
+  },
+  read(path) {
+    try {
+      return readFileSync(path, "utf8");
+    } catch {
+      return undefined;
+    }
+  },
+};
+
+/** Threads for the engine: at least 1. */
+export function defaultThreads(facts: ProcessorFacts = HERE): number {
+  const cores = physicalCores(facts) ?? facts.parallelism;
+  const quota = cpuQuota(facts) ?? Number.POSITIVE_INFINITY;
+  return Math.max(1, Math.min(cores, facts.parallelism, Math.floor(quota)));
+}
+
+/** Cores with at least one allowed hardware thread (Linux); undefined where the kernel does not tell. */
+function physicalCores({ read }: ProcessorFacts): number | undefined {
+  const status = read("/proc/self/status");
+  const allowed = /^Cpus_allowed_list:\s*(\S+)$/m.exec(status ?? "")?.[1];
+  if (allowed === undefined) return undefined;
+  const cores = new Set<string>();
+  for (const processor of parseProcessorList(allowed)) {
+    const siblings = read(`/sys/devices/system/cpu/cpu${processor}/topology/thread_siblings_list`);
+    if (siblings === undefined) return undefined;
+    cores.add(siblings.trim());
+  }
+  return cores.size === 0 ? undefined : cores.size;
+}
+
+/** `0-2,5` is 0, 1, 2, 5. */
+function parseProcessorList(list: string): number[] {
+  return list.split(",").flatMap((range) => {
+    const [first = 0, last = first] = range.split("-").map(Number);
+    return Array.from({ length: last - first + 1 }, (_, index) => first + index);
+  });
+}
+
+/** Processors a control group grants, from version 2 or 1 of the interface; the tightest level counts. */
+function cpuQuota({ read }: ProcessorFacts): number | undefined {
+  const own = /^0::(.*)$/m.exec(read("/proc/self/cgroup") ?? "")?.[1] ?? "/";
+  let tightest: number | undefined;
+  for (let path = own; ; path = path.slice(0, path.lastIndexOf("/"))) {
+    const [quota, period] = (read(`/sys/fs/cgroup${path === "/" ? "" : path}/cpu.max`) ?? "").split(/\s+/);
+    const granted = Number(quota) / Number(period);
+    if (granted > 0) tightest = Math.min(tightest ?? granted, granted);
+    if (path === "" || path === "/") break;
+  }
+  if (tightest !== undefined) return tightest;
+  const quota = Number(read("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"));
+  const period = Number(read("/sys/fs/cgroup/cpu/cpu.cfs_period_us"));
+  return quota > 0 && period > 0 ? quota / period : undefined;
+}
