@@ -27,7 +27,15 @@ export type GgufMetadata = ReadonlyMap<string, GgufValue>;
 export type Checkpoint = {
   readonly files: readonly WeightFile[];
   readonly tensors: ReadonlyMap<string, TensorEntry>;
+  /** Tensors that are there, but stored in a type that is not read: name and type as the file has it. */
+  readonly unread?: ReadonlyMap<string, string>;
 } & (
   | { readonly format: "gguf"; readonly metadata: GgufMetadata }
-  | { readonly format: "safetensors"; readonly folder: string; readonly config: Record<string, unknown> }
+  | {
+      readonly format: "safetensors";
+      readonly folder: string;
+      readonly config: Record<string, unknown>;
+      /** `generation_config.json`, where the folder has one. */
+      readonly generationConfig?: Record<string, unknown>;
+    }
 );

@@ -21,6 +21,19 @@ const SCALAR_CODES = {
   f64: 12,
 } as const;
 const ARRAY_CODE = 9;
+const SCALAR_BYTES = {
+  u8: 1,
+  i8: 1,
+  u16: 2,
+  i16: 2,
+  u32: 4,
+  i32: 4,
+  f32: 4,
+  bool: 1,
+  u64: 8,
+  i64: 8,
+  f64: 8,
+};
 
 export type GgufScalarType = keyof typeof SCALAR_CODES;
 /** A scalar, a list (`"string[]"`) or a list of lists (`"u32[][]"`). */
@@ -114,7 +127,8 @@ class ByteWriter {
   }
 
   raw(bytes: Uint8Array): void {
-    this.#bytes.set(bytes, this.#take(bytes.length));
+    const at = this.#take(bytes.length);
+    this.#bytes.set(bytes, at);
   }
 
   value(type: GgufFieldType, value: GgufFieldValue): void {
@@ -130,44 +144,36 @@ class ByteWriter {
   }
 
   scalar(type: GgufScalarType, value: GgufFieldScalar): void {
+    if (type === "string") {
+      const bytes = new TextEncoder().encode(String(value));
+      this.scalar("u64", bytes.length);
+      this.raw(bytes);
+      return;
+    }
+    const at = this.#take(SCALAR_BYTES[type]);
+    const view = this.#view; // after the room was made: that may replace it
     switch (type) {
       case "u8":
       case "bool":
-        this.#view.setUint8(this.#take(1), Number(value));
-        break;
+        return view.setUint8(at, Number(value));
       case "i8":
-        this.#view.setInt8(this.#take(1), Number(value));
-        break;
+        return view.setInt8(at, Number(value));
       case "u16":
-        this.#view.setUint16(this.#take(2), Number(value), true);
-        break;
+        return view.setUint16(at, Number(value), true);
       case "i16":
-        this.#view.setInt16(this.#take(2), Number(value), true);
-        break;
+        return view.setInt16(at, Number(value), true);
       case "u32":
-        this.#view.setUint32(this.#take(4), Number(value), true);
-        break;
+        return view.setUint32(at, Number(value), true);
       case "i32":
-        this.#view.setInt32(this.#take(4), Number(value), true);
-        break;
+        return view.setInt32(at, Number(value), true);
       case "f32":
-        this.#view.setFloat32(this.#take(4), Number(value), true);
-        break;
+        return view.setFloat32(at, Number(value), true);
       case "f64":
-        this.#view.setFloat64(this.#take(8), Number(value), true);
-        break;
+        return view.setFloat64(at, Number(value), true);
       case "u64":
-        this.#view.setBigUint64(this.#take(8), BigInt(value), true);
-        break;
+        return view.setBigUint64(at, BigInt(value), true);
       case "i64":
-        this.#view.setBigInt64(this.#take(8), BigInt(value), true);
-        break;
-      case "string": {
-        const bytes = new TextEncoder().encode(String(value));
-        this.scalar("u64", bytes.length);
-        this.raw(bytes);
-        break;
-      }
+        return view.setBigInt64(at, BigInt(value), true);
     }
   }
 
