@@ -63,7 +63,7 @@ export async function buildKernels(root: string, levels: KernelLevels, output: S
     `compiling ${levels === "all" ? "every instruction-set level" : "for this machine"} with Zig ${zigVersion(root)}`,
     () => `${listLibraries(libraries).length} libraries ready`,
   );
-  const child = Bun.spawn([zig, "build", `-Dlevels=${levels}`, "--color", "off"], {
+  const child = Bun.spawn([zig, "build", "--release", `-Dlevels=${levels}`, "--color", "off"], {
     cwd: root,
     stdin: "ignore",
     stdout: "pipe",
@@ -131,13 +131,13 @@ function zigExecutable(root: string): string {
 
 function compilationFailure(log: string, status: number, levels: KernelLevels): string {
   const lines = log.split("\n").filter((line) => line.trim() !== "");
-  const firstError = lines.findIndex((line) => line.includes("error:"));
-  const shown = lines.slice(Math.max(0, firstError), Math.max(0, firstError) + 20).join("\n  ");
+  const firstError = lines.findIndex((line) => /:\d+:\d+: error:/.test(line));
+  const shown = (firstError < 0 ? lines.slice(-20) : lines.slice(firstError, firstError + 20)).join("\n  ");
   const cause = status === 0 ? "made no library in zig-out/lib" : `ended with status ${status}`;
   const advice = /NoSpaceLeft|OutOfMemory|out of memory|Killed/.test(log)
     ? "Free at least 1 GB of disk (.zig-cache, zig-out) and 2 GB of memory, then run the command again."
     : "If kernels/ was changed, the lines above say what to correct. If it was not, the cache may be damaged: delete .zig-cache and zig-out, then run the command again.";
-  return `the kernels could not be compiled: \`zig build -Dlevels=${levels}\` ${cause}:\n  ${shown}\n${advice}`;
+  return `the kernels could not be compiled: \`zig build --release -Dlevels=${levels}\` ${cause}:\n  ${shown}\n${advice}`;
 }
 
 function listLibraries(folder: string): string[] {

@@ -1,0 +1,80 @@
+import { afterEach, beforeEach, expect, spyOn, test } from "bun:test";
+import { parseCommandLine } from "../../src/cli/command-line.ts";
+import { settingEntries } from "../../src/config/settings.ts";
+import { MistralError } from "../../src/errors.ts";
+
+let printed = "";
+const stdout = spyOn(process.stdout, "write");
+beforeEach(() => {
+  printed = "";
+  stdout.mockImplementation((text) => {
+    printed += text;
+    return true;
+  });
+});
+afterEach(() => stdout.mockReset());
+
+function parse(...commandArguments: string[]) {
+  return parseCommandLine(commandArguments, "9.8.7");
+}
+
+function complaint(...commandArguments: string[]): string {
+  try {
+    parse(...commandArguments);
+  } catch (error) {
+    expect(error).toBeInstanceOf(MistralError);
+    return (error as MistralError).message;
+  }
+  throw new Error(`accepted ${commandArguments.join(" ")}`);
+}
+
+test("collects flags under their setting, with the spelling that was typed", () => {
+  const line = parse("serve", "-p", "4321", "--model", "a/b", "--quantized-file=c.gguf", "--threads", "2");
+  expect(line).toEqual({
+    kind: "command",
+    command: "serve",
+    flags: new Map([
+      ["port", { name: "--port", text: "4321" }],
+      ["model", { name: "--model", text: "a/b" }],
+      ["file", { name: "--quantized-file", text: "c.gguf" }],
+      ["threads", { name: "--threads", text: "2" }],
+    ]),
+  });
+});
+
+test("the last of a repeated flag counts; -v counts its repetitions", () => {
+  const line = parse("serve", "--port", "1", "-vv", "--port", "2");
+  if (line.kind !== "command") throw new Error("not a command");
+  expect(line.flags.get("port")?.text).toBe("2");
+  expect(line.flags.get("verbosity")?.text).toBe(2);
+});
+
+test("help of a command names every setting it takes, by flag and variable, and no other", () => {
+  for (const command of ["serve", "bench"] as const) {
+    printed = "";
+    expect(parse(command, "--help")).toEqual({ kind: "done" });
+    for (const [, { flag, environment, commands }] of settingEntries()) {
+      const mine = commands.includes(command);
+      const names = [...(flag === undefined ? [] : [flag]), ...(environment ?? [])];
+      const missing = names.filter((name) => printed.includes(name) !== mine);
+      if (mine || flag !== undefined) expect({ command, missing }).toEqual({ command, missing: [] });
+    }
+  }
+});
+
+test("no arguments print the commands, --version the version", () => {
+  expect(parse()).toEqual({ kind: "done" });
+  expect(printed).toContain("serve");
+  expect(printed).toContain("bench");
+  printed = "";
+  expect(parse("--version")).toEqual({ kind: "done" });
+  expect(printed.trim()).toBe("9.8.7");
+});
+
+test("typing errors end in one line with a suggestion", () => {
+  expect(complaint("srve")).toBe("unknown command 'srve' (Did you mean serve?)");
+  expect(complaint("serve", "--prot", "1")).toBe("unknown option '--prot' (Did you mean --port?)");
+  expect(complaint("serve", "--port")).toContain("--port");
+  expect(complaint("serve", "extra")).toContain("extra");
+  expect(complaint("bench", "--port", "1")).toContain("--port");
+});
