@@ -105,7 +105,7 @@ pub inline fn tanh(x: anytype) @TypeOf(x) {
 }
 
 /// Sum of the lanes as a balanced tree: lane i with lane i + half, halving down to one.
-pub inline fn sum(v: anytype) f32 {
+pub fn sum(v: anytype) f32 {
     const length = @typeInfo(@TypeOf(v)).vector.len;
     if (length == 1) return v[0];
     return sum(lowHalf(v) + highHalf(v));
@@ -113,11 +113,12 @@ pub inline fn sum(v: anytype) f32 {
 
 /// Largest lane; a NaN never wins, and all NaN gives -infinity.
 pub inline fn max(v: anytype) f32 {
-    const length = @typeInfo(@TypeOf(v)).vector.len;
-    if (length == 1) return if (v[0] > -std.math.inf(f32)) v[0] else -std.math.inf(f32);
-    const low = lowHalf(v);
-    const high = highHalf(v);
-    return max(greater(greater(@splat(-std.math.inf(f32)), low), high));
+    return maxNumber(greater(@as(@TypeOf(v), @splat(-std.math.inf(f32))), v));
+}
+
+fn maxNumber(v: anytype) f32 {
+    if (@typeInfo(@TypeOf(v)).vector.len == 1) return v[0];
+    return maxNumber(greater(lowHalf(v), highHalf(v)));
 }
 
 /// The greater of two vectors lane by lane; where `candidate` is NaN, `best`. One instruction on x86.
