@@ -1,0 +1,257 @@
+/**
+ * The step loop's body: applies a plan to blocks and sequences, runs the model once and turns its outputs into
+ * a report. Single-threaded and synchronous; whoever owns it decides when the next step happens.
+ */
+
+import { MistralError } from "../errors.ts";
+import type { ModelRunner } from "../models/step.ts";
+import { checkLimits, refusal, requestLengthMax } from "./admission.ts";
+import { KvCache } from "./kv-cache.ts";
+import type { EngineStatistics, FinishReason, GenerateRequest, TokenLogprob } from "./messages.ts";
+import { createPlan } from "./plan.ts";
+import { schedule } from "./scheduler.ts";
+import { Sequence } from "./sequence.ts";
+import { SequenceQueue } from "./sequence-queue.ts";
+import { ReportBuilder, type StepReport } from "./step-report.ts";
+import { writeStep } from "./step-writer.ts";
+
+export interface EngineCoreOptions {
+  /** Whether full blocks are found again by later requests (`--prefix-cache-n` above 0). */
+  readonly prefixCache: boolean;
+  /** Secret of the prefix cache's keys, 32 bytes; random when absent. */
+  readonly secret?: Uint8Array;
+}
+
+export class EngineCore {
+  readonly #runner: ModelRunner;
+  readonly #kv: KvCache;
+  readonly #running = new SequenceQueue();
+  readonly #waiting = new SequenceQueue();
+  readonly #open = new Map<number, Sequence>();
+  readonly #plan = createPlan();
+  readonly #report = new ReportBuilder();
+  #adjustmentTurn: Sequence | null = null;
+  #failure: MistralError | null = null;
+  /** Something ran since the last ledger check. */
+  #ledgerDue = false;
+  #steps = 0;
+  #promptTokens = 0;
+  #generatedTokens = 0;
+  #preemptions = 0;
+
+  /** Throws `invalid_configuration` when the runner's limits cannot serve a full batch. */
+  constructor(runner: ModelRunner, options: EngineCoreOptions) {
+    checkLimits(runner.limits);
+    this.#runner = runner;
+    this.#kv = new KvCache({ ...runner.limits, ...options });
+  }
+
+  /** Whether `step` has something to do or to tell. */
+  get hasWork(): boolean {
+    return this.#open.size > 0 || !this.#report.isEmpty;
+  }
+
+  /** Why the engine stopped for good, or null. Every request ends with this error from then on. */
+  get failure(): MistralError | null {
+    return this.#failure;
+  }
+
+  /** Queues a request. A refused one ends with an error event in the next report. */
+  submit(request: GenerateRequest): void {
+    if (this.#open.has(request.id)) throw new Error(`request id ${request.id} is in use`);
+    const error = this.#failure ?? refusal(request, this.#runner.limits);
+    if (error !== null) {
+      this.#report.error(request.id, error);
+      return;
+    }
+    const sequence = new Sequence(request, requestLengthMax(request, this.#runner.limits));
+    this.#kv.prepare(sequence);
+    this.#open.set(request.id, sequence);
+    this.#waiting.pushBack(sequence);
+    this.#ledgerDue = true;
+  }
+
+  /** Frees the request's memory now; its "abort" is in the next report. Unknown or ended ids are ignored. */
+  abort(id: number): void {
+    const sequence = this.#open.get(id);
+    if (sequence !== undefined) this.#end(sequence, "abort");
+  }
+
+  /**
+   * One step: schedule, run, report. A failing model ends every open request with an error in this report and
+   * the engine for good; see `failure`.
+   */
+  step(): StepReport {
+    try {
+      if (this.#open.size > 0) this.#step();
+      if (this.#open.size === 0 && this.#ledgerDue) {
+        this.#ledgerDue = false;
+        this.checkLedger();
+      }
+    } catch (cause) {
+      this.#fail(cause);
+    }
+    return this.#report.take();
+  }
+
+  statistics(): EngineStatistics {
+    return {
+      running: this.#running.size,
+      waiting: this.#waiting.size,
+      blocksUsed: this.#kv.pool.total - this.#kv.pool.free,
+      blocksTotal: this.#kv.pool.total,
+      steps: this.#steps,
+      promptTokens: this.#promptTokens,
+      generatedTokens: this.#generatedTokens,
+      preemptions: this.#preemptions,
+      prefixCacheQueries: this.#kv.lookups,
+      prefixCacheHits: this.#kv.hits,
+    };
+  }
+
+  /** Throws when a block or a sequence is unaccounted for. Runs by itself whenever the engine becomes idle. */
+  checkLedger(): void {
+    const running: Sequence[] = [];
+    for (let sequence = this.#running.first; sequence !== null; sequence = sequence.next)
+      running.push(sequence);
+    this.#kv.verify(running);
+    if (
+      this.#running.size + this.#waiting.size !== this.#open.size ||
+      running.length !== this.#running.size
+    ) {
+      throw new Error(
+        `engine ledger: ${this.#running.size} running and ${this.#waiting.size} waiting sequences, but ${this.#open.size} open requests`,
+      );
+    }
+  }
+
+  #step(): void {
+    const plan = this.#plan;
+    const { limits, inputs } = this.#runner;
+    schedule(
+      {
+        limits,
+        running: this.#running,
+        waiting: this.#waiting,
+        kv: this.#kv,
+        adjustmentTurn: this.#adjustmentTurn,
+      },
+      plan,
+    );
+    this.#commit();
+    if (plan.sequences.length === 0) {
+      if (plan.deferred !== null) return; // it has the first turn in the next step
+      throw new Error(`nothing can run, with ${this.#running.size} running, ${this.#waiting.size} waiting`);
+    }
+    writeStep(plan, inputs, limits);
+    this.#runner.run(plan.tokens, plan.sequences.length, plan.rows);
+    this.#steps += 1;
+    this.#collect();
+  }
+
+  /** Moves sequences and blocks as the plan says. Cached prefixes are claimed before any block is taken. */
+  #commit(): void {
+    const plan = this.#plan;
+    for (const sequence of plan.preempted) {
+      this.#running.remove(sequence);
+      this.#kv.release(sequence);
+      sequence.state = "waiting";
+      sequence.preemptions += 1;
+      this.#preemptions += 1;
+      this.#waiting.pushFront(sequence);
+    }
+    for (let index = 0; index < plan.admitted.length; index++) {
+      const sequence = plan.admitted[index]!;
+      this.#waiting.remove(sequence);
+      this.#kv.shareMatched(sequence, plan.admittedMatches[index]!);
+      if (sequence.preemptions === 0) sequence.cachedTokens = sequence.computed;
+      sequence.state = "running";
+      this.#running.pushBack(sequence);
+    }
+    for (const sequence of plan.admitted) this.#kv.extend(sequence, sequence.length);
+    for (let index = 0; index < plan.sequences.length; index++) {
+      this.#kv.extend(plan.sequences[index]!, plan.starts[index]! + plan.counts[index]!);
+    }
+    this.#adjustmentTurn = plan.deferred?.state === "running" ? plan.deferred : null;
+  }
+
+  /** Takes the outputs in, sequence by sequence. */
+  #collect(): void {
+    const plan = this.#plan;
+    let row = 0;
+    for (let index = 0; index < plan.sequences.length; index++) {
+      const sequence = plan.sequences[index]!;
+      const start = plan.starts[index]!;
+      const count = plan.counts[index]!;
+      this.#promptTokens += Math.max(0, Math.min(start + count, sequence.promptLength) - start);
+      for (let left = plan.scoreRows[index]!; left > 0; left--) this.#score(sequence, row++);
+      sequence.computed = start + count;
+      this.#kv.register(sequence);
+      if (!sequence.promptReported && sequence.computed >= sequence.promptLength) {
+        this.#report.prompt(sequence.id, sequence.promptLogprobs);
+        sequence.promptReported = true;
+      }
+      if (plan.samples[index] === true) this.#sample(sequence, row++);
+      else if (!sequence.samples && sequence.computed === sequence.length) this.#end(sequence, "length");
+    }
+  }
+
+  #score(sequence: Sequence, row: number): void {
+    sequence.promptLogprobs.push(this.#logprob(row, sequence.request.promptLogprobs));
+    sequence.scored += 1;
+  }
+
+  #sample(sequence: Sequence, row: number): void {
+    const token = this.#runner.outputs.tokens[row]!;
+    if (sequence.stopTokens.has(token)) {
+      this.#end(sequence, "stop");
+      return;
+    }
+    const { logprobs } = sequence.request.sampling;
+    sequence.append(token);
+    this.#generatedTokens += 1;
+    this.#report.token(sequence.id, token, logprobs < 0 ? null : this.#logprob(row, logprobs));
+    if (sequence.length >= sequence.lengthMax) this.#end(sequence, "length");
+  }
+
+  #logprob(row: number, topCount: number): TokenLogprob {
+    const { tokens, logprobs, topTokens, topLogprobs } = this.#runner.outputs;
+    const top: { token: number; logprob: number }[] = [];
+    const base = row * this.#runner.limits.topLogprobsMax;
+    for (let index = base; index < base + topCount; index++) {
+      const token = topTokens[index]!;
+      if (token >= 0) top.push({ token, logprob: topLogprobs[index]! });
+    }
+    return { token: tokens[row]!, logprob: logprobs[row]!, top };
+  }
+
+  /** The only way out of the engine: frees the sequence and emits its terminal event. */
+  #end(sequence: Sequence, outcome: FinishReason | MistralError): void {
+    if (sequence.state === "finished") throw new Error(`request ${sequence.id} ended twice`);
+    if (sequence.state === "running") {
+      this.#running.remove(sequence);
+      this.#kv.release(sequence);
+    } else {
+      this.#waiting.remove(sequence);
+    }
+    sequence.state = "finished";
+    if (this.#adjustmentTurn === sequence) this.#adjustmentTurn = null;
+    this.#open.delete(sequence.id);
+    if (outcome instanceof MistralError) {
+      this.#report.error(sequence.id, outcome);
+      return;
+    }
+    this.#report.finish(sequence.id, outcome, {
+      promptTokens: sequence.promptLength,
+      completionTokens: sequence.generated,
+      cachedTokens: sequence.cachedTokens,
+    });
+  }
+
+  #fail(cause: unknown): void {
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    this.#failure = new MistralError("engine_failed", `the model failed while running: ${reason}`, { cause });
+    for (const sequence of this.#open.values()) this.#end(sequence, this.#failure);
+    this.#kv.clearPrefixes();
+  }
+}

@@ -1,0 +1,34 @@
+/** Every bound and pace of the engine that is not a setting, in one place. */
+
+/** Share of the KV blocks that admission leaves for the growth of running sequences. */
+export const WATERMARK_FRACTION = 0.01;
+
+/** A sequence preempted this often is admitted again only when its longest possible length fits. */
+export const PREEMPTIONS_BEFORE_RESERVE = 3;
+
+/** Waiting sequences looked at past ones that are held for a prefix another sequence is computing. */
+export const HELD_SEQUENCES_MAX = 64;
+
+/** Requests an engine holds, running and waiting together, before it answers "overloaded". */
+export const OPEN_REQUESTS_MAX = 1024;
+
+/** Tokens that wait for their reader before the request is ended as abandoned. */
+export const PENDING_TOKENS_MAX = 8192;
+
+/** Work is queued and the engine process says nothing for this long: it hangs. */
+export const HANG_TIMEOUT_MS = 60_000;
+
+/** An engine process with work, but nothing to report, still says something this often. */
+export const HEARTBEAT_MS = 100;
+
+/** First and longest pause before a crashed engine process is started again; doubles in between. */
+export const RESTART_DELAY_MS = 100;
+export const RESTART_DELAY_MAX_MS = 30_000;
+
+/** Crashes in a row, none of the lives lasting `HEALTHY_MS`, after which the engine gives up. */
+export const RESTARTS_MAX = 8;
+export const HEALTHY_MS = 60_000;
+
+/** How long `close` lets open requests finish, and then how long the process may take to leave. */
+export const DRAIN_TIMEOUT_MS = 30_000;
+export const EXIT_TIMEOUT_MS = 2_000;

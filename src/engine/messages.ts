@@ -1,0 +1,111 @@
+/**
+ * What the server and an engine process say to each other: plain data, structured-clone safe, one message per
+ * step with the new tokens of every sequence. Nothing here knows about text, HTTP or devices.
+ */
+
+import type { ErrorCode } from "../errors.ts";
+
+export interface SamplingParameters {
+  /** 0 is greedy. */
+  readonly temperature: number;
+  /** 0 is off. */
+  readonly topK: number;
+  /** 1 is off. */
+  readonly topP: number;
+  /** 0 is off. */
+  readonly minP: number;
+  /** Unsigned 64-bit; the same seed gives the same tokens whatever else is in the batch. */
+  readonly seed: bigint;
+  readonly frequencyPenalty: number;
+  readonly presencePenalty: number;
+  /** 1 is off. */
+  readonly repetitionPenalty: number;
+  /** Added to the logits of these tokens. */
+  readonly logitBias: readonly { readonly token: number; readonly bias: number }[];
+  /** -1: no log-probabilities; 0: of the chosen token; n: also of the n most likely tokens. */
+  readonly logprobs: number;
+}
+
+export interface GenerateRequest {
+  /** Unique for the life of the engine; chosen by the client. */
+  readonly id: number;
+  readonly promptTokens: Int32Array;
+  /** Most tokens to generate; 0 only scores the prompt. */
+  readonly maxTokens: number;
+  /** Tokens that end the sequence with reason "stop"; they are reported in no event. */
+  readonly stopTokens: readonly number[];
+  readonly sampling: SamplingParameters;
+  /** -1: none; n >= 0: also report the log-probability of each prompt token and its n best alternatives. */
+  readonly promptLogprobs: number;
+}
+
+export interface TokenLogprob {
+  readonly token: number;
+  readonly logprob: number;
+  readonly top: readonly { readonly token: number; readonly logprob: number }[];
+}
+
+export type FinishReason = "stop" | "length" | "abort";
+
+export interface Usage {
+  readonly promptTokens: number;
+  readonly completionTokens: number;
+  /** Prompt tokens whose KV came out of the prefix cache. */
+  readonly cachedTokens: number;
+}
+
+/** What happened to one request; every request ends in exactly one `finish` or `error`. */
+export type GenerationEvent =
+  | { readonly type: "prompt"; readonly logprobs: readonly (TokenLogprob | null)[] }
+  | {
+      readonly type: "tokens";
+      readonly tokens: readonly number[];
+      readonly logprobs: readonly TokenLogprob[];
+    }
+  | { readonly type: "finish"; readonly reason: FinishReason; readonly usage: Usage }
+  | { readonly type: "error"; readonly code: ErrorCode; readonly message: string };
+
+export interface EngineInfo {
+  readonly modelPath: string;
+  readonly architecture: string;
+  readonly contextLength: number;
+  readonly vocabularySize: number;
+  readonly sequencesMax: number;
+  readonly tokensMax: number;
+  readonly blockSize: number;
+  readonly blockCount: number;
+  readonly topLogprobsMax: number;
+  readonly threads: number;
+  readonly instructionSet: string;
+  readonly weightBytes: number;
+  readonly kvBytes: number;
+  readonly loadSeconds: number;
+  readonly mapSeconds: number;
+}
+
+export interface EngineStatistics {
+  readonly running: number;
+  readonly waiting: number;
+  readonly blocksUsed: number;
+  readonly blocksTotal: number;
+  readonly steps: number;
+  readonly promptTokens: number;
+  readonly generatedTokens: number;
+  readonly preemptions: number;
+  readonly prefixCacheQueries: number;
+  readonly prefixCacheHits: number;
+}
+
+/** The engine as its callers see it; one implementation runs in-process, one talks to an engine process. */
+export interface Engine {
+  readonly info: EngineInfo;
+  /**
+   * Runs a request. Iteration ends after the terminal event. Aborting `signal`, or leaving the loop early,
+   * frees the sequence within one step.
+   */
+  generate(request: Omit<GenerateRequest, "id">, signal?: AbortSignal): AsyncIterable<GenerationEvent>;
+  statistics(): EngineStatistics;
+  /** "ready" accepts requests; "starting" after a crash is being brought back; "failed" gave up. */
+  readonly state: "starting" | "ready" | "draining" | "failed";
+  close(): Promise<void>;
+}

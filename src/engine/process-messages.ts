@@ -1,0 +1,34 @@
+/** The channel between the server's process and an engine process, both directions. */
+
+import type { ErrorCode } from "../errors.ts";
+import type { EngineInfo, EngineStatistics, GenerateRequest } from "./messages.ts";
+import type { RunnerOptions } from "./runner-module.ts";
+import type { StepReport } from "./step-report.ts";
+
+export interface EngineLoad {
+  /** URL of the module that exports `loadModel`; see `RunnerModule`. */
+  readonly runnerModule: string;
+  readonly model: RunnerOptions;
+  readonly prefixCache: boolean;
+}
+
+/** To the engine process. "load" comes first and once. */
+export type EngineCommand =
+  | { readonly type: "load"; readonly load: EngineLoad }
+  | { readonly type: "submit"; readonly request: GenerateRequest }
+  | { readonly type: "abort"; readonly id: number }
+  | { readonly type: "close" };
+
+/** From the engine process. Every message is a heartbeat. */
+export type EngineMessage =
+  | { readonly type: "ready"; readonly info: EngineInfo; readonly statistics: EngineStatistics }
+  /** The model cannot be loaded, and trying again would not help. */
+  | {
+      readonly type: "load_failed";
+      readonly code: ErrorCode;
+      readonly message: string;
+      readonly parameter: string | undefined;
+    }
+  | { readonly type: "step"; readonly report: StepReport; readonly statistics: EngineStatistics }
+  /** The model failed while running; the process is of no more use. */
+  | { readonly type: "failed"; readonly message: string };

@@ -1,0 +1,88 @@
+/**
+ * Entry of the engine process: loads one model, then takes commands and steps until it is told to close or its
+ * parent is gone. Started by `ProcessEngine`, never by hand.
+ */
+
+import { MistralError } from "../errors.ts";
+import { EngineCore } from "./engine-core.ts";
+import { HEARTBEAT_MS } from "./limits.ts";
+import type { EngineCommand, EngineLoad, EngineMessage } from "./process-messages.ts";
+import { engineInfo, type LoadedRunner, type RunnerModule } from "./runner-module.ts";
+import { StepLoop } from "./step-loop.ts";
+
+interface Service {
+  readonly core: EngineCore;
+  readonly loop: StepLoop;
+  readonly runner: LoadedRunner;
+}
+
+let service: Service | null = null;
+
+function send(message: EngineMessage): void {
+  process.send?.(message);
+}
+
+async function load({ runnerModule, model, prefixCache }: EngineLoad): Promise<void> {
+  try {
+    const { loadModel }: RunnerModule = await import(runnerModule);
+    const runner = await loadModel(model);
+    const core = new EngineCore(runner, { prefixCache });
+    service = { core, runner, loop: createLoop(core) };
+    send({ type: "ready", info: engineInfo(model.path, runner), statistics: core.statistics() });
+  } catch (error) {
+    const known = error instanceof MistralError ? error : null;
+    if (known === null) console.error(error);
+    const message = error instanceof Error ? error.message : String(error);
+    send({
+      type: "load_failed",
+      code: known?.code ?? "engine_failed",
+      message: known === null ? `the model could not be loaded: ${message}` : message,
+      parameter: known?.parameter,
+    });
+  }
+}
+
+/** One message per step that brought something; during long prompts at least a sign of life. */
+function createLoop(core: EngineCore): StepLoop {
+  let lastSentMs = 0;
+  return new StepLoop(core, (report) => {
+    const nowMs = performance.now();
+    const quiet = report.ids.length === 0 && report.ends.length === 0 && report.prompts.length === 0;
+    if (quiet && nowMs - lastSentMs < HEARTBEAT_MS) return;
+    lastSentMs = nowMs;
+    send({ type: "step", report, statistics: core.statistics() });
+    if (core.failure !== null) send({ type: "failed", message: core.failure.message });
+  });
+}
+
+function obey(command: EngineCommand): void {
+  switch (command.type) {
+    case "load":
+      void load(command.load);
+      return;
+    case "submit":
+      service?.core.submit(command.request);
+      service?.loop.wake();
+      return;
+    case "abort":
+      service?.core.abort(command.id);
+      service?.loop.wake();
+      return;
+    case "close":
+      service?.runner.close();
+      process.exit(0);
+      return;
+    default:
+      command satisfies never;
+  }
+}
+
+if (process.send === undefined) {
+  console.error("this is the engine process of the server; start it with `serve`");
+  process.exit(2);
+}
+process.on("message", obey);
+process.on("disconnect", () => process.exit(0));
+// Signals to the process group are for the server, which drains before it closes this process.
+process.on("SIGINT", () => {});
+process.on("SIGTERM", () => {});

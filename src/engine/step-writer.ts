@@ -1,0 +1,95 @@
+/** Lays a plan out in the flat arrays of a step. Knows sequences and the layout, no policy and no results. */
+
+import { SAMPLING_PARAMETER, SAMPLING_PARAMETER_WORDS } from "../graph/ops.ts";
+import type { StepInputs, StepLimits } from "../models/step.ts";
+import type { Plan } from "./plan.ts";
+import type { Sequence } from "./sequence.ts";
+
+/**
+ * Fills the inputs for `plan`. Rows of logits lie in batch order; within a sequence its scored prompt positions
+ * come before the row it samples from. Columns of a block table beyond the sequence's blocks keep what they
+ * had: no context reaches them.
+ */
+export function writeStep(plan: Plan, inputs: StepInputs, limits: StepLimits): void {
+  let token = 0;
+  let row = 0;
+  let adjustment = 0;
+  inputs.adjustmentStarts[0] = 0;
+  for (let index = 0; index < plan.sequences.length; index++) {
+    const sequence = plan.sequences[index]!;
+    const start = plan.starts[index]!;
+    const count = plan.counts[index]!;
+    inputs.sequenceStarts[index] = token;
+    inputs.contextLengths[index] = start + count;
+    inputs.blockTables.set(
+      sequence.blocks.subarray(0, sequence.blockCount),
+      index * limits.blocksPerSequenceMax,
+    );
+    writeTokens(inputs, token, sequence, start, count, limits.blockSize);
+    const scoreFrom = Math.max(start, sequence.scored);
+    for (let scored = 0; scored < plan.scoreRows[index]!; scored++) {
+      const position = scoreFrom + scored;
+      inputs.logitRows[row] = token + position - start;
+      writeScoredRow(inputs, row, sequence, position);
+      inputs.adjustmentStarts[++row] = adjustment;
+    }
+    if (plan.samples[index] === true) {
+      inputs.logitRows[row] = token + count - 1;
+      writeSampledRow(inputs, row, sequence);
+      if (sequence.adjustments !== null) adjustment = sequence.adjustments.write(inputs, adjustment);
+      inputs.adjustmentStarts[++row] = adjustment;
+    }
+    token += count;
+  }
+  inputs.sequenceStarts[plan.sequences.length] = token;
+}
+
+function writeTokens(
+  inputs: StepInputs,
+  at: number,
+  sequence: Sequence,
+  start: number,
+  count: number,
+  blockSize: number,
+): void {
+  for (let offset = 0; offset < count; offset++) {
+    const position = start + offset;
+    const block = Math.floor(position / blockSize);
+    inputs.tokenIds[at + offset] = sequence.tokens[position]!;
+    inputs.positions[at + offset] = position;
+    inputs.slotMapping[at + offset] = sequence.blocks[block]! * blockSize + (position - block * blockSize);
+  }
+}
+
+/** The row that draws the next token. The counter of the generator is the index the drawn token will have. */
+function writeSampledRow(inputs: StepInputs, row: number, sequence: Sequence): void {
+  const { sampling } = sequence.request;
+  const base = row * SAMPLING_PARAMETER_WORDS;
+  const words = inputs.samplingParameters;
+  const floats = inputs.samplingParametersF32;
+  floats[base + SAMPLING_PARAMETER.temperature] = sampling.temperature;
+  words[base + SAMPLING_PARAMETER.top_k] = sampling.topK;
+  floats[base + SAMPLING_PARAMETER.top_p] = sampling.topP;
+  floats[base + SAMPLING_PARAMETER.min_p] = sampling.minP;
+  words[base + SAMPLING_PARAMETER.seed_low] = sequence.seedLow;
+  words[base + SAMPLING_PARAMETER.seed_high] = sequence.seedHigh;
+  words[base + SAMPLING_PARAMETER.position] = sequence.length;
+  words[base + SAMPLING_PARAMETER.logprob_count] = sampling.logprobs;
+  words[base + SAMPLING_PARAMETER.forced_token] = -1;
+}
+
+/** The row that scores the prompt token after `position`: it is forced, nothing is drawn. */
+function writeScoredRow(inputs: StepInputs, row: number, sequence: Sequence, position: number): void {
+  const base = row * SAMPLING_PARAMETER_WORDS;
+  const words = inputs.samplingParameters;
+  const floats = inputs.samplingParametersF32;
+  floats[base + SAMPLING_PARAMETER.temperature] = 0;
+  words[base + SAMPLING_PARAMETER.top_k] = 0;
+  floats[base + SAMPLING_PARAMETER.top_p] = 1;
+  floats[base + SAMPLING_PARAMETER.min_p] = 0;
+  words[base + SAMPLING_PARAMETER.seed_low] = 0;
+  words[base + SAMPLING_PARAMETER.seed_high] = 0;
+  words[base + SAMPLING_PARAMETER.position] = position + 1;
+  words[base + SAMPLING_PARAMETER.logprob_count] = sequence.request.promptLogprobs;
+  words[base + SAMPLING_PARAMETER.forced_token] = sequence.tokens[position + 1]!;
+}

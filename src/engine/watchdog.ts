@@ -1,0 +1,44 @@
+/** Notices that somebody who is busy says nothing. Allows for its own process having been held up. */
+
+export interface WatchdogSubject {
+  isBusy(): boolean;
+  /** Called when nothing was heard for longer than the timeout while busy. */
+  onSilence(silentMs: number): void;
+}
+
+export class Watchdog {
+  readonly #timeoutMs: number;
+  readonly #subject: WatchdogSubject;
+  readonly #periodMs: number;
+  readonly #timer: Timer;
+  #heardAtMs = performance.now();
+  #lookedAtMs = performance.now();
+
+  constructor(timeoutMs: number, subject: WatchdogSubject) {
+    this.#timeoutMs = timeoutMs;
+    this.#subject = subject;
+    this.#periodMs = Math.max(1, Math.min(timeoutMs / 4, 250));
+    this.#timer = setInterval(() => this.#look(), this.#periodMs);
+    this.#timer.unref();
+  }
+
+  heard(): void {
+    this.#heardAtMs = performance.now();
+  }
+
+  stop(): void {
+    clearInterval(this.#timer);
+  }
+
+  #look(): void {
+    const nowMs = performance.now();
+    // This process stood still itself: signs of life may lie unread, so the clock starts again.
+    if (nowMs - this.#lookedAtMs > this.#periodMs * 2 + 100) this.#heardAtMs = nowMs;
+    this.#lookedAtMs = nowMs;
+    const silentMs = nowMs - this.#heardAtMs;
+    if (silentMs > this.#timeoutMs && this.#subject.isBusy()) {
+      this.#heardAtMs = nowMs;
+      this.#subject.onSilence(silentMs);
+    }
+  }
+}
