@@ -1,0 +1,51 @@
+/** The log of a command: one line each on stderr, with time and level. Stdout is for what programs read. */
+
+export type LogLevel = "error" | "warning" | "info" | "debug" | "trace";
+
+const LEVELS: readonly LogLevel[] = ["error", "warning", "info", "debug", "trace"];
+
+const COLOURS: Readonly<Record<LogLevel, string>> = {
+  error: "\x1b[31m",
+  warning: "\x1b[33m",
+  info: "\x1b[32m",
+  debug: "\x1b[36m",
+  trace: "\x1b[90m",
+};
+
+export interface LogOutput {
+  readonly isTTY?: boolean;
+  write(text: string): unknown;
+}
+
+export class Log {
+  readonly #output: LogOutput;
+  readonly #threshold: number;
+  readonly #now: () => Date;
+
+  /** @param verbosity 0 logs up to info, 1 debug, 2 trace */
+  constructor(verbosity: number, output: LogOutput = process.stderr, now: () => Date = () => new Date()) {
+    this.#output = output;
+    this.#threshold = LEVELS.indexOf("info") + verbosity;
+    this.#now = now;
+  }
+
+  enabled(level: LogLevel): boolean {
+    return LEVELS.indexOf(level) <= this.#threshold;
+  }
+
+  /** Writes one line; the stack of an unexpected cause follows it. */
+  write(level: LogLevel, message: string, cause?: unknown): void {
+    if (!this.enabled(level)) return;
+    const time = this.#now().toISOString();
+    const name = level.padEnd(7);
+    const shown = this.#output.isTTY === true ? `${COLOURS[level]}${name}\x1b[0m` : name;
+    const trace = cause === undefined ? "" : `\n${cause instanceof Error ? (cause.stack ?? cause) : cause}`;
+    this.#output.write(`${time} ${shown} ${message}${trace}\n`);
+  }
+
+  /** Several facts below one another, aligned: `[["threads", "2"], ...]`. */
+  table(level: LogLevel, rows: readonly (readonly [string, string])[]): void {
+    const width = Math.max(0, ...rows.map(([name]) => name.length));
+    for (const [name, value] of rows) this.write(level, `${name.padEnd(width)}  ${value}`);
+  }
+}
