@@ -1,0 +1,170 @@
+//! The CPU library: the C ABI over the executor. Handles are addresses that only their owner thread may pass.
+//!
+//! Lifetimes: a device outlives its programs and buffers; a buffer outlives the programs that name it; memory
+//! given to `mistral_buffer_wrap` outlives the buffer. No function keeps a pointer past its return otherwise.
+
+const std = @import("std");
+const build_options = @import("build_options");
+const status = @import("abi/status.zig");
+const Buffer = @import("cpu/memory.zig").Buffer;
+const Executor = @import("cpu/executor.zig").Executor;
+const pool = @import("cpu/pool.zig");
+
+const Status = status.Status;
+const allocator = std.heap.c_allocator;
+
+pub const abi_version = 1;
+
+/// Fixed-width fields only; `size` lets either side grow the struct.
+const Info = extern struct {
+    size: u32,
+    abi_version: u32,
+    /// Bytes of the instruction-set level's name, not terminated.
+    level_bytes: u32,
+    threads_max: u32,
+    level: [48]u8,
+
+    comptime {
+        std.debug.assert(@sizeOf(Info) == 64);
+    }
+};
+
+const Device = struct { pool: pool.Pool };
+
+fn report(failure: status.Error) i32 {
+    return @intFromEnum(status.statusOf(failure));
+}
+
+const ok = @intFromEnum(Status.ok);
+
+/// Fills `out`, whose `size` the caller has set.
+export fn mistral_info(out: *Info) i32 {
+    if (out.size != @sizeOf(Info))
+        return report(status.fail(error.InvalidArgument, "info struct has {d} bytes, expected {d}", .{ out.size, @sizeOf(Info) }));
+    out.* = .{
+        .size = @sizeOf(Info),
+        .abi_version = abi_version,
+        .level_bytes = build_options.level.len,
+        .threads_max = pool.threads_max,
+        .level = @splat(0),
+    };
+    @memcpy(out.level[0..build_options.level.len], build_options.level);
+    return ok;
+}
+
+/// Copies the reason of this thread's last failure; returns its length in bytes, which may exceed the capacity.
+export fn mistral_last_error(out: [*]u8, capacity: u64) u64 {
+    return status.copyText(out, capacity);
+}
+
+/// Starts a device of `threads` threads, the calling one included.
+export fn mistral_device_open(threads: u32, out: *?*Device) i32 {
+    if (threads == 0 or threads > pool.threads_max)
+        return report(status.fail(error.InvalidArgument, "{d} threads; 1 to {d} are possible", .{ threads, pool.threads_max }));
+    const device = allocator.create(Device) catch |failure| return report(failure);
+    device.pool.open(threads) catch |failure| {
+        allocator.destroy(device);
+        return report(failure);
+    };
+    out.* = device;
+    return ok;
+}
+
+export fn mistral_device_close(device: *Device) i32 {
+    device.pool.close();
+    allocator.destroy(device);
+    return ok;
+}
+
+fn keep(made: status.Error!Buffer, out: *?*Buffer) i32 {
+    var buffer = made catch |failure| return report(failure);
+    const handle = allocator.create(Buffer) catch |failure| {
+        buffer.free();
+        return report(failure);
+    };
+    handle.* = buffer;
+    out.* = handle;
+    return ok;
+}
+
+/// Zeroed, page-aligned memory; pages come into being when they are touched.
+export fn mistral_buffer_create(_: *Device, bytes: u64, out: *?*Buffer) i32 {
+    return keep(Buffer.create(bytes), out);
+}
+
+/// The caller's memory, without a copy.
+export fn mistral_buffer_wrap(_: *Device, memory: [*]u8, bytes: u64, out: *?*Buffer) i32 {
+    return keep(Buffer.wrap(memory, bytes), out);
+}
+
+/// A read-only view of `bytes` of a file from `offset`. `path` ends in a zero byte.
+export fn mistral_buffer_map_file(_: *Device, path: [*:0]const u8, offset: u64, bytes: u64, out: *?*Buffer) i32 {
+    return keep(Buffer.mapFile(path, offset, bytes), out);
+}
+
+/// Address of the first byte.
+export fn mistral_buffer_address(buffer: *const Buffer) u64 {
+    return @intFromPtr(buffer.memory);
+}
+
+export fn mistral_buffer_free(buffer: *Buffer) i32 {
+    buffer.free();
+    allocator.destroy(buffer);
+    return ok;
+}
+
+export fn mistral_buffer_write(buffer: *Buffer, offset: u64, source: [*]const u8, bytes: u64) i32 {
+    const range = slice(buffer, offset, bytes) catch |failure| return report(failure);
+    if (!buffer.writable) return report(status.fail(error.InvalidArgument, "the buffer is a read-only view of a file", .{}));
+    @memcpy(range, source);
+    return ok;
+}
+
+export fn mistral_buffer_read(buffer: *const Buffer, offset: u64, target: [*]u8, bytes: u64) i32 {
+    const range = slice(buffer, offset, bytes) catch |failure| return report(failure);
+    @memcpy(target, range);
+    return ok;
+}
+
+fn slice(buffer: *const Buffer, offset: u64, bytes: u64) status.Error![]u8 {
+    const end = std.math.add(u64, offset, bytes) catch std.math.maxInt(u64);
+    if (end > buffer.bytes)
+        return status.fail(error.InvalidArgument, "bytes {d} to {d} of a buffer of {d}", .{ offset, end, buffer.bytes });
+    return buffer.memory[offset..end];
+}
+
+/// Validates and lowers an encoded program (`src/graph/encode.ts`). `buffers` holds `buffer_count` handles.
+export fn mistral_program_create(
+    device: *Device,
+    words: [*]const u32,
+    word_count: u64,
+    buffers: [*]const *Buffer,
+    buffer_count: u64,
+    out: *?*Executor,
+) i32 {
+    out.* = Executor.create(&device.pool, words[0..word_count], buffers[0..buffer_count]) catch |failure| return report(failure);
+    return ok;
+}
+
+/// Runs one step; `dims` holds one value per symbolic dimension. Returns when the outputs are written.
+export fn mistral_program_run(program: *Executor, dims: [*]const u32, dim_count: u64) i32 {
+    if (dim_count != program.dims_max.len)
+        return report(status.fail(error.InvalidArgument, "{d} dimensions; the program has {d}", .{ dim_count, program.dims_max.len }));
+    program.run(dims[0..dim_count]) catch |failure| return report(failure);
+    return ok;
+}
+
+/// Bytes the program holds besides its buffers.
+export fn mistral_program_workspace_bytes(program: *const Executor) u64 {
+    return program.workspace_bytes;
+}
+
+export fn mistral_program_free(program: *Executor) i32 {
+    program.free();
+    return ok;
+}
+
+/// Waits for all work of the device. The CPU has none left when `mistral_program_run` returns.
+export fn mistral_synchronize(_: *Device) i32 {
+    return ok;
+}

@@ -1,0 +1,160 @@
+//! The vector types and the few instructions the compiler does not find by itself, chosen at compile time for
+//! the library's instruction-set level. A group is 64 elements: one 512-bit register of bytes, its 16 lanes of
+//! four bytes summed into one 512-bit register of integers; narrower machines split it in halves or quarters.
+
+const std = @import("std");
+const builtin = @import("builtin");
+
+const x86 = std.Target.x86;
+const aarch64 = std.Target.aarch64;
+const is_x86 = builtin.cpu.arch == .x86_64;
+const is_arm = builtin.cpu.arch == .aarch64;
+
+fn hasX86(comptime feature: x86.Feature) bool {
+    return is_x86 and x86.featureSetHas(builtin.cpu.features, feature);
+}
+
+pub const has_avx512 = hasX86(.avx512f) and hasX86(.avx512bw);
+pub const has_avx2 = hasX86(.avx2);
+pub const has_vnni = has_avx512 and hasX86(.avx512vnni);
+pub const has_dotprod = is_arm and aarch64.featureSetHas(builtin.cpu.features, .dotprod);
+
+/// Elements of a group, and its lanes.
+pub const group_elements = 64;
+pub const group_lanes = 16;
+
+pub const U8 = @Vector(64, u8);
+pub const I8 = @Vector(64, i8);
+pub const I32 = @Vector(16, i32);
+pub const F32 = @Vector(16, f32);
+
+/// One vector behind the other.
+pub inline fn join(a: anytype, b: @TypeOf(a)) Twice(@TypeOf(a)) {
+    const T = @typeInfo(@TypeOf(a)).vector;
+    return @shuffle(T.child, a, b, JoinMask(T.len).mask);
+}
+
+fn Twice(comptime V: type) type {
+    const T = @typeInfo(V).vector;
+    return @Vector(2 * T.len, T.child);
+}
+
+/// A declaration of its own, so that it is evaluated once and not at every place that joins.
+fn JoinMask(comptime n: comptime_int) type {
+    return struct {
+        const mask = blk: {
+            var m: [2 * n]i32 = undefined;
+            for (0..n) |i| {
+                m[i] = i;
+                m[n + i] = ~@as(i32, i);
+            }
+            break :blk m;
+        };
+    };
+}
+
+/// `n` elements from `first` on.
+pub inline fn extract(v: anytype, comptime first: comptime_int, comptime n: comptime_int) @Vector(n, @typeInfo(@TypeOf(v)).vector.child) {
+    return @shuffle(@typeInfo(@TypeOf(v)).vector.child, v, undefined, RangeMask(first, n).mask);
+}
+
+fn RangeMask(comptime first: comptime_int, comptime n: comptime_int) type {
+    return struct {
+        const mask = blk: {
+            var m: [n]i32 = undefined;
+            for (0..n) |i| m[i] = first + i;
+            break :blk m;
+        };
+    };
+}
+
+/// Largest unsigned value `dot` takes: the pairwise 16-bit sums of the multiply-add instructions saturate above.
+pub const dot_unsigned_max = if (has_vnni) 255 else 127;
+
+/// `accumulator[lane] + sum over the lane's four bytes of u * s`; u at most `dot_unsigned_max`.
+pub inline fn dot(accumulator: I32, u: U8, s: I8) I32 {
+    if (has_vnni) {
+        return asm ("vpdpbusd %[s], %[u], %[acc]"
+            : [acc] "=v" (-> I32),
+            : [u] "v" (u),
+              [s] "v" (s),
+              [_] "0" (accumulator),
+        );
+    }
+    if (has_avx512) return accumulator + maddubs(64, u, s);
+    if (has_avx2) return accumulator + join(maddubs(32, extract(u, 0, 32), extract(s, 0, 32)), maddubs(32, extract(u, 32, 32), extract(s, 32, 32)));
+    if (is_x86) {
+        var parts: [4]@Vector(4, i32) = undefined;
+        const us: [4]@Vector(16, u8) = @bitCast(u);
+        const ss: [4]@Vector(16, i8) = @bitCast(s);
+        inline for (0..4) |i| parts[i] = maddubs(16, us[i], ss[i]);
+        return accumulator + @as(I32, @bitCast(parts));
+    }
+    if (has_dotprod) return sdot(accumulator, @bitCast(u), s);
+    return dotWide(accumulator, @as(@Vector(64, i16), u), s);
+}
+
+/// The same for two signed operands.
+pub inline fn dotSigned(accumulator: I32, a: I8, b: I8) I32 {
+    if (has_dotprod) return sdot(accumulator, a, b);
+    return dotWide(accumulator, @as(@Vector(64, i16), a), b);
+}
+
+/// Multiplies unsigned by signed bytes and adds neighbours twice: 8 to 16 to 32 bits.
+inline fn maddubs(comptime n: usize, u: @Vector(n, u8), s: @Vector(n, i8)) @Vector(n / 4, i32) {
+    const Wide = @Vector(n / 2, i16);
+    const Out = @Vector(n / 4, i32);
+    const ones: Wide = @splat(1);
+    if (n == 16 and !has_avx2) {
+        const pairs = asm ("pmaddubsw %[s], %[u]"
+            : [u] "=x" (-> Wide),
+            : [_] "0" (u),
+              [s] "x" (s),
+        );
+        return asm ("pmaddwd %[ones], %[pairs]"
+            : [pairs] "=x" (-> Out),
+            : [_] "0" (pairs),
+              [ones] "x" (ones),
+        );
+    }
+    const pairs = asm ("vpmaddubsw %[s], %[u], %[out]"
+        : [out] "=v" (-> Wide),
+        : [u] "v" (u),
+          [s] "v" (s),
+    );
+    return asm ("vpmaddwd %[ones], %[pairs], %[out]"
+        : [out] "=v" (-> Out),
+        : [pairs] "v" (pairs),
+          [ones] "v" (ones),
+    );
+}
+
+inline fn sdot(accumulator: I32, a: I8, b: I8) I32 {
+    var parts: [4]@Vector(4, i32) = @bitCast(accumulator);
+    const as: [4]@Vector(16, i8) = @bitCast(a);
+    const bs: [4]@Vector(16, i8) = @bitCast(b);
+    inline for (0..4) |i| {
+        parts[i] = asm ("sdot %[acc].4s, %[a].16b, %[b].16b"
+            : [acc] "=w" (-> @Vector(4, i32)),
+            : [_] "0" (parts[i]),
+              [a] "w" (as[i]),
+              [b] "w" (bs[i]),
+        );
+    }
+    return @bitCast(parts);
+}
+
+/// The portable form: widen to 16 bits, multiply, add each lane's four products.
+inline fn dotWide(accumulator: I32, a: @Vector(64, i16), b: I8) I32 {
+    const products: @Vector(64, i32) = @as(@Vector(64, i32), a) * @as(@Vector(64, i32), @as(@Vector(64, i16), b));
+    var result = accumulator;
+    inline for (0..4) |byte| {
+        const mask = comptime blk: {
+            var m: [16]i32 = undefined;
+            for (0..16) |lane| m[lane] = lane * 4 + byte;
+            break :blk m;
+        };
+        result += @shuffle(i32, products, undefined, mask);
+    }
+    return result;
+}
