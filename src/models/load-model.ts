@@ -1,0 +1,100 @@
+/** From a path to a model that runs: reads headers, maps weights, records the program, gives it to a device. */
+
+import { type Buffer, Device, type Program } from "../backend/device.ts";
+import { ARENA_SLOT } from "../graph/builder.ts";
+import { openCheckpoint } from "../weights/checkpoint.ts";
+import { loadWeights } from "../weights/load.ts";
+import type { TensorEntry } from "../weights/types.ts";
+import { readModelConfig } from "./config.ts";
+import { LoadedModel } from "./loaded-model.ts";
+import { recordModel } from "./record-model.ts";
+import { familyOf } from "./registry.ts";
+import { type LimitOptions, planLimits } from "./step-limits.ts";
+import { viewStepMemory } from "./step-memory.ts";
+
+export interface ModelLoadOptions extends LimitOptions {
+  /** A GGUF file, or a folder with config.json and safetensors. */
+  readonly path: string;
+  readonly threads: number;
+  /** Map the weight files instead of reading them. */
+  readonly mmap: boolean;
+  /** The kernel library to use; the best one for the processor when not given. */
+  readonly instructionSet?: string | undefined;
+  /** Bytes of all weight files together. */
+  readonly onProgress?: (bytesDone: number, bytesTotal: number) => void;
+}
+
+/**
+ * Loads a model. Throws `model_not_found`, `invalid_model_file`, `unsupported_model`, `invalid_configuration`,
+ * `insufficient_memory` or `backend`; nothing stays allocated then.
+ */
+export async function loadModel(options: ModelLoadOptions): Promise<LoadedModel> {
+  const start = performance.now();
+  const checkpoint = openCheckpoint(options.path);
+  const family = familyOf(checkpoint);
+  const config = readModelConfig(checkpoint, family);
+  const limits = planLimits(config, options);
+  const recorded = recordModel({ checkpoint, family, config, limits, kvCacheType: options.kvCacheType });
+
+  const { threads, instructionSet, mmap, onProgress } = options;
+  const device = Device.open({ threads, ...(instructionSet === undefined ? {} : { instructionSet }) });
+  const buffers: Buffer[] = [];
+  let program: Program | undefined;
+  try {
+    const { slots, program: recordedProgram, step, constants } = recorded;
+    const weights = loadWeights(device, checkpoint, {
+      mmap,
+      ...(onProgress === undefined ? {} : { onProgress }),
+    });
+    weights.buffers.forEach((buffer, file) => {
+      buffers[slots.files + file] = buffer;
+    });
+    const make = (slot: number, bytes: number): Buffer => {
+      const buffer = device.createBuffer(bytes);
+      buffers[slot] = buffer;
+      return buffer;
+    };
+    make(slots.cache, recorded.kvBytes);
+    const arena = make(ARENA_SLOT, recordedProgram.plan.bytes);
+    const stepBuffer = make(slots.step, step.bytes);
+    const constantBuffer = make(slots.constants, constants.bytes);
+    const read = ({ file, offset, bytes }: TensorEntry): Uint8Array =>
+      weights.buffers[file]!.u8(offset, bytes);
+    constants.fill(constantBuffer.u8(0, constants.bytes), read);
+    program = device.createProgram(recordedProgram.words, buffers);
+
+    return new LoadedModel({
+      device,
+      program,
+      buffers,
+      limits,
+      ...viewStepMemory(stepBuffer, step),
+      recorded,
+      arena,
+      info: {
+        family: family.name,
+        architecture: config.architecture,
+        layers: config.layers.length,
+        contextLength: limits.contextLength,
+        vocabularySize: config.vocabularySize,
+        endOfTextIds: config.endOfTextIds,
+        weightBytes: recorded.weightBytes,
+        mappedBytes: weights.mappedBytes,
+        constantBytes: constants.bytes,
+        kvBytes: recorded.kvBytes,
+        kvCacheType: options.kvCacheType,
+        activationBytes: recordedProgram.plan.bytes,
+        workspaceBytes: program.workspaceBytes,
+        mapSeconds: weights.seconds,
+        loadSeconds: (performance.now() - start) / 1000,
+        threads: device.info.threads,
+        instructionSet: device.info.instructionSet,
+      },
+    });
+  } catch (error) {
+    program?.free();
+    for (const buffer of buffers) buffer?.free();
+    device.close();
+    throw error;
+  }
+}

@@ -1,0 +1,104 @@
+/** A model on a device: runs steps, and owns everything that has to be given back. */
+
+import type { Buffer, Device, Program } from "../backend/device.ts";
+import { rowElements } from "../graph/tensor.ts";
+import type { RecordedModel } from "./record-model.ts";
+import type { ModelRunner, StepInputs, StepLimits, StepOutputs } from "./step.ts";
+import type { KvCacheType } from "./step-limits.ts";
+
+export interface ModelInfo {
+  readonly family: string;
+  /** As the file names it. */
+  readonly architecture: string;
+  readonly layers: number;
+  /** Tokens of a sequence that are served; may be below what the model was made for (see `planLimits`). */
+  readonly contextLength: number;
+  readonly vocabularySize: number;
+  /** The tokens that end a text, as the model's configuration says. */
+  readonly endOfTextIds: readonly number[];
+  /** Bytes of the weights that a step reads. */
+  readonly weightBytes: number;
+  /** Bytes of the files that are mapped rather than read; 0 without mmap. */
+  readonly mappedBytes: number;
+  /** Bytes of converted vectors and tables in memory of our own. */
+  readonly constantBytes: number;
+  /** Bytes of the KV pool; touched as it fills. */
+  readonly kvBytes: number;
+  readonly kvCacheType: KvCacheType;
+  /** Bytes of the activation arena, at the largest step. */
+  readonly activationBytes: number;
+  /** Bytes that the kernels need besides. */
+  readonly workspaceBytes: number;
+  /** Seconds to map or read the weight files. */
+  readonly mapSeconds: number;
+  /** Seconds of the whole load, `mapSeconds` included. */
+  readonly loadSeconds: number;
+  readonly threads: number;
+  readonly instructionSet: string;
+}
+
+interface LoadedModelParts {
+  readonly device: Device;
+  readonly program: Program;
+  readonly buffers: readonly Buffer[];
+  readonly arena: Buffer;
+  readonly limits: StepLimits;
+  readonly inputs: StepInputs;
+  readonly outputs: StepOutputs;
+  readonly recorded: RecordedModel;
+  readonly info: ModelInfo;
+}
+
+export class LoadedModel implements ModelRunner {
+  readonly limits: StepLimits;
+  readonly inputs: StepInputs;
+  readonly outputs: StepOutputs;
+  readonly info: ModelInfo;
+  readonly #parts: LoadedModelParts;
+  readonly #dims: [number, number, number] = [0, 0, 0];
+  #isClosed = false;
+
+  constructor(parts: LoadedModelParts) {
+    this.limits = parts.limits;
+    this.inputs = parts.inputs;
+    this.outputs = parts.outputs;
+    this.info = parts.info;
+    this.#parts = parts;
+  }
+
+  run(tokens: number, sequences: number, rows: number): void {
+    this.#dims[0] = tokens;
+    this.#dims[1] = sequences;
+    this.#dims[2] = rows;
+    this.#parts.program.run(this.#dims);
+  }
+
+  /**
+   * The logits of the last step, `[rows, vocabularySize]`: a view that the next step overwrites. Where a row had
+   * sampling adjustments, they are in it.
+   */
+  logits(rows: number): Float32Array {
+    const { arena, recorded } = this.#parts;
+    const { storage } = recorded.logits;
+    if (storage.kind !== "arena") throw new Error("logits do not lie in the arena");
+    return arena.f32(
+      recorded.program.plan.storages[storage.index]!.offset,
+      rows * rowElements(recorded.logits),
+    );
+  }
+
+  /** The plan of the activation memory, for `formatMemoryPlan`. */
+  get memoryPlan(): RecordedModel["program"]["plan"] {
+    return this.#parts.recorded.program.plan;
+  }
+
+  /** Gives everything back; the typed arrays are invalid from here on. Closing twice does nothing. */
+  close(): void {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    const { program, buffers, device } = this.#parts;
+    program.free();
+    for (const buffer of buffers) buffer.free();
+    device.close();
+  }
+}

@@ -1,0 +1,191 @@
+/**
+ * Records the whole program of a checkpoint: declares its buffers, binds every weight where it lies, lets the
+ * family record its arithmetic and ends with sampling. Pure: no device, no file is read.
+ */
+
+import { DTYPES, type DType } from "../backend/dtype.ts";
+import { MistralError } from "../errors.ts";
+import { ProgramBuilder, type RecordedProgram } from "../graph/builder.ts";
+import { type LayerCache, sample } from "../graph/record.ts";
+import type { Tensor } from "../graph/tensor.ts";
+import type { Checkpoint, TensorEntry } from "../weights/types.ts";
+import type { ModelConfig, RopeKind } from "./config.ts";
+import { Constants, isAligned, isPlain, vectorOf } from "./constants.ts";
+import type { ModelFamily, ModelRecording } from "./family.ts";
+import { ropeFrequencies } from "./rope-frequencies.ts";
+import type { StepLimits } from "./step.ts";
+import type { KvCacheType } from "./step-limits.ts";
+import { declareStepMemory, type StepMemory } from "./step-memory.ts";
+import { describeKey, findTensors, ROPE_DIVISORS_NAME } from "./tensor-names.ts";
+
+export interface RecordedModel {
+  readonly program: RecordedProgram;
+  readonly step: StepMemory;
+  readonly constants: Constants;
+  readonly logits: Tensor;
+  readonly kvBytes: number;
+  /** Bytes of the tensors that the program reads, in their files. */
+  readonly weightBytes: number;
+  /** Slots of the buffers that have to be made, besides the arena in slot 0. */
+  readonly slots: {
+    readonly step: number;
+    readonly constants: number;
+    readonly cache: number;
+    /** Slot of file 0; the other files follow. */
+    readonly files: number;
+  };
+}
+
+export interface RecordModelOptions {
+  readonly checkpoint: Checkpoint;
+  readonly family: ModelFamily;
+  readonly config: ModelConfig;
+  readonly limits: StepLimits;
+  readonly kvCacheType: KvCacheType;
+}
+
+/** Records the program of a model. Throws `invalid_model_file` for tensors that do not fit the configuration. */
+export function recordModel(options: RecordModelOptions): RecordedModel {
+  const { checkpoint, family, config, limits } = options;
+  const entries = findTensors(checkpoint, family.tensors(config), family.huggingFaceNames);
+  const program = new ProgramBuilder();
+  const dimensions = {
+    tokens: program.dimension("tokens", limits.tokensMax),
+    seqs: program.dimension("seqs", limits.sequencesMax),
+    rows: program.dimension("rows", limits.rowsMax),
+  };
+  const step = declareStepMemory(program, dimensions, limits);
+  const constants = new Constants();
+  const rotations = reserveRotations(constants, options);
+  const places = placeWeights(constants, entries);
+  const constantsSlot = program.buffer("constants", constants.bytes);
+  const { slot: cacheSlot, caches, bytes: kvBytes } = declareCaches(program, options);
+  const fileSlots = checkpoint.files.map(({ path, bytes }) => program.buffer(path, bytes));
+
+  const bound = new Map<string, Tensor>();
+  const weight = (key: string): Tensor => {
+    const place = places.get(key);
+    if (place === undefined) throw new Error(`the ${family.name} family did not ask for the tensor ${key}`);
+    let tensor = bound.get(key);
+    if (tensor === undefined) {
+      const { entry, dtype, constantOffset } = place;
+      const slot = constantOffset === undefined ? fileSlots[entry.file]! : constantsSlot;
+      tensor = program.bind(key, dtype, entry.shape as [number, ...number[]], {
+        slot,
+        byteOffset: constantOffset ?? entry.offset,
+        readOnly: true,
+      });
+      bound.set(key, tensor);
+    }
+    return tensor;
+  };
+  const recording: ModelRecording = {
+    program,
+    config,
+    inputs: step.tensors,
+    caches,
+    weight: (name) => weight(describeKey({ name })),
+    layerWeight: (layer, name) => weight(describeKey({ name, layer })),
+    rotation: (kind) => ({
+      inverseFrequencies: program.bind(`inverse_frequencies.${kind}`, "f32", [config.ropes[kind].dims / 2], {
+        slot: constantsSlot,
+        byteOffset: rotations[kind].byteOffset,
+        readOnly: true,
+      }),
+      attentionFactor: rotations[kind].attentionFactor,
+    }),
+  };
+  const logits = family.record(recording);
+  const { samplingParameters: parameters, ...tensors } = step.tensors;
+  sample(program, { logits, parameters, ...tensors });
+  return {
+    program: program.finish(),
+    step,
+    constants,
+    logits,
+    kvBytes,
+    weightBytes: [...entries.values()].reduce((total, { bytes }) => total + bytes, 0),
+    slots: { step: step.slot, constants: constantsSlot, cache: cacheSlot, files: cacheSlot + 1 },
+  };
+}
+
+interface WeightPlace {
+  readonly entry: TensorEntry;
+  readonly dtype: DType;
+  /** Offset in the constants; undefined when the tensor stays in its file. */
+  readonly constantOffset: number | undefined;
+}
+
+/** Matrices stay in their files; vectors that are not f32, and what is not aligned, move to the constants. */
+function placeWeights(
+  constants: Constants,
+  entries: ReadonlyMap<string, TensorEntry>,
+): Map<string, WeightPlace> {
+  const places = new Map<string, WeightPlace>();
+  for (const [key, entry] of entries) {
+    const { dtype, shape, bytes } = entry;
+    if (dtype === "i32") {
+      throw new MistralError("invalid_model_file", `tensor ${entry.name} holds integers, not weights`);
+    }
+    if (shape.length === 1 && (dtype !== "f32" || !isAligned(entry))) {
+      const constantOffset = constants.reserve(shape[0]! * DTYPES.f32.blockBytes, (read) =>
+        bytesOf(vectorOf(entry, read(entry))),
+      );
+      places.set(key, { entry, dtype: "f32", constantOffset });
+    } else if (isAligned(entry)) {
+      places.set(key, { entry, dtype, constantOffset: undefined });
+    } else {
+      places.set(key, { entry, dtype, constantOffset: constants.reserve(bytes, (read) => read(entry)) });
+    }
+  }
+  return places;
+}
+
+function bytesOf(values: Float32Array): Uint8Array {
+  return new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
+}
+
+type Rotations = Readonly<
+  Record<RopeKind, { readonly byteOffset: number; readonly attentionFactor: number }>
+>;
+
+function reserveRotations(
+  constants: Constants,
+  { checkpoint, config, limits }: RecordModelOptions,
+): Rotations {
+  const divisors = checkpoint.format === "gguf" ? checkpoint.tensors.get(ROPE_DIVISORS_NAME) : undefined;
+  const reserve = (kind: RopeKind): Rotations[RopeKind] => {
+    const settings = config.ropes[kind];
+    const pairs = settings.dims / 2;
+    if (divisors !== undefined && (divisors.shape.length !== 1 || divisors.shape[0] !== pairs)) {
+      const shape = divisors.shape.join(", ");
+      throw new MistralError("invalid_model_file", `tensor ${divisors.name} is [${shape}], not [${pairs}]`);
+    }
+    const byteOffset = constants.reserve(pairs * DTYPES.f32.blockBytes, (read) => {
+      const values = divisors === undefined ? undefined : vectorOf(divisors, read(divisors));
+      return bytesOf(ropeFrequencies(settings, limits.contextLength, values).inverseFrequencies);
+    });
+    return { byteOffset, attentionFactor: ropeFrequencies(settings, limits.contextLength).attentionFactor };
+  };
+  return { global: reserve("global"), local: reserve("local") };
+}
+
+/** Keys and values of every layer, one after the other in one buffer. */
+function declareCaches(
+  program: ProgramBuilder,
+  { config, limits, kvCacheType }: RecordModelOptions,
+): { slot: number; caches: LayerCache[]; bytes: number } {
+  if (!isPlain(kvCacheType)) throw new Error(`a KV cache of ${kvCacheType}`);
+  const { keyValueHeads, headDim } = config;
+  const shape = [limits.blockCount, keyValueHeads, limits.blockSize, headDim] as const;
+  const bytesEach = shape.reduce((total, size) => total * size, DTYPES[kvCacheType].blockBytes);
+  const bytes = 2 * config.layers.length * bytesEach;
+  const slot = program.buffer("kv_cache", bytes);
+  const cache = (name: string, index: number): Tensor =>
+    program.bind(name, kvCacheType, shape, { slot, byteOffset: index * bytesEach });
+  const caches = config.layers.map((_, layer) => ({
+    keys: cache(`layers.${layer}.keys`, 2 * layer),
+    values: cache(`layers.${layer}.values`, 2 * layer + 1),
+  }));
+  return { slot, caches, bytes };
+}

@@ -1,0 +1,119 @@
+/**
+ * The inputs and outputs of a step: one buffer, laid out once, declared to the program as tensors and shown to
+ * the engine as typed arrays of the same memory.
+ */
+
+import type { Buffer } from "../backend/device.ts";
+import { bytesOfElements } from "../backend/dtype.ts";
+import type { ProgramBuilder } from "../graph/builder.ts";
+import { SAMPLING_PARAMETER_WORDS } from "../graph/ops.ts";
+import { type Dimension, denseBytes, leadingOf, type Shape, type Tensor } from "../graph/tensor.ts";
+import type { StepInputs, StepLimits, StepOutputs } from "./step.ts";
+
+export type StepInputName = Exclude<keyof StepInputs, "samplingParametersF32">;
+export type StepTensorName = StepInputName | keyof StepOutputs;
+
+export interface StepDimensions {
+  readonly tokens: Dimension;
+  readonly seqs: Dimension;
+  readonly rows: Dimension;
+}
+
+interface Place {
+  readonly byteOffset: number;
+  readonly elements: number;
+}
+
+export interface StepMemory {
+  readonly slot: number;
+  readonly bytes: number;
+  readonly tensors: Readonly<Record<StepTensorName, Tensor>>;
+  readonly places: Readonly<Record<StepTensorName, Place>>;
+}
+
+/** A cache line: no two arrays share one, and every view is aligned. */
+const ALIGNMENT = 64;
+
+function stepShapes(
+  { tokens, seqs, rows }: StepDimensions,
+  limits: StepLimits,
+): Record<StepTensorName, readonly ["i32" | "f32", Shape]> {
+  return {
+    tokenIds: ["i32", [tokens]],
+    positions: ["i32", [tokens]],
+    slotMapping: ["i32", [tokens]],
+    sequenceStarts: ["i32", [{ symbol: seqs, plus: 1 }]],
+    contextLengths: ["i32", [seqs]],
+    blockTables: ["i32", [seqs, limits.blocksPerSequenceMax]],
+    logitRows: ["i32", [rows]],
+    samplingParameters: ["i32", [rows, SAMPLING_PARAMETER_WORDS]],
+    adjustmentStarts: ["i32", [{ symbol: rows, plus: 1 }]],
+    adjustmentTokens: ["i32", [limits.adjustmentsMax]],
+    adjustmentMultipliers: ["f32", [limits.adjustmentsMax]],
+    adjustmentAddends: ["f32", [limits.adjustmentsMax]],
+    tokens: ["i32", [rows]],
+    logprobs: ["f32", [rows]],
+    topTokens: ["i32", [rows, limits.topLogprobsMax]],
+    topLogprobs: ["f32", [rows, limits.topLogprobsMax]],
+  };
+}
+
+/** Lays the step's arrays out in one buffer and declares them to the program. */
+export function declareStepMemory(
+  program: ProgramBuilder,
+  dimensions: StepDimensions,
+  limits: StepLimits,
+): StepMemory {
+  const entries = Object.entries(stepShapes(dimensions, limits)) as [
+    StepTensorName,
+    readonly ["i32" | "f32", Shape],
+  ][];
+  let bytes = 0;
+  const places = entries.map(([, [dtype, shape]]): Place => {
+    const size = denseBytes(dtype, leadingOf(shape[0]), shape.slice(1) as number[]);
+    const byteOffset = bytes;
+    bytes = Math.ceil((byteOffset + size) / ALIGNMENT) * ALIGNMENT;
+    return { byteOffset, elements: size / bytesOfElements(dtype, 1) };
+  });
+  const slot = program.buffer("step", bytes);
+  const tensors = entries.map(([name, [dtype, shape]], index) =>
+    program.bind(name, dtype, shape, { slot, byteOffset: places[index]!.byteOffset }),
+  );
+  const byName = <T>(values: readonly T[]): Record<StepTensorName, T> =>
+    Object.fromEntries(entries.map(([name], index) => [name, values[index]!])) as Record<StepTensorName, T>;
+  return { slot, bytes, tensors: byName(tensors), places: byName(places) };
+}
+
+/** Typed arrays of a step buffer; they are valid until the buffer is freed. */
+export function viewStepMemory(
+  buffer: Buffer,
+  { places }: StepMemory,
+): { readonly inputs: StepInputs; readonly outputs: StepOutputs } {
+  const i32 = (name: StepTensorName): Int32Array =>
+    buffer.i32(places[name].byteOffset, places[name].elements);
+  const f32 = (name: StepTensorName): Float32Array =>
+    buffer.f32(places[name].byteOffset, places[name].elements);
+  return {
+    inputs: {
+      tokenIds: i32("tokenIds"),
+      positions: i32("positions"),
+      slotMapping: i32("slotMapping"),
+      sequenceStarts: i32("sequenceStarts"),
+      contextLengths: i32("contextLengths"),
+      blockTables: i32("blockTables"),
+      logitRows: i32("logitRows"),
+      samplingParameters: i32("samplingParameters"),
+      samplingParametersF32: f32("samplingParameters"),
+      adjustmentStarts: i32("adjustmentStarts"),
+      adjustmentTokens: i32("adjustmentTokens"),
+      adjustmentMultipliers: f32("adjustmentMultipliers"),
+      adjustmentAddends: f32("adjustmentAddends"),
+    },
+    outputs: {
+      tokens: i32("tokens"),
+      logprobs: f32("logprobs"),
+      topTokens: i32("topTokens"),
+      topLogprobs: f32("topLogprobs"),
+    },
+  };
+}
