@@ -94,6 +94,23 @@ export const SETTINGS = {
     group: "Engine",
     commands: BOTH,
   },
+  instructionSet: {
+    flag: "--instruction-set",
+    environment: ["MISTRALRS_INSTRUCTION_SET"],
+    type: { kind: "text" },
+    unsetText: "the best of this processor",
+    description: "Kernel library to use, such as x86_64_v3 or arm64_dotprod",
+    group: "Engine",
+    commands: BOTH,
+  },
+  forceAvx2: {
+    environment: ["MISTRALRS_FORCE_AVX2"],
+    type: { kind: "switch", on: ["1"] },
+    default: false,
+    description: "Do not use AVX-512: the same as --instruction-set x86_64_v3",
+    group: "Engine",
+    commands: BOTH,
+  },
   sequencesMax: {
     flag: "--max-seqs",
     type: { kind: "integer", min: 1, max: 4096 },

@@ -4,30 +4,21 @@
  * the hash of everything they were built from, so a second start only hashes the sources.
  */
 
-import {
-  closeSync,
-  existsSync,
-  mkdirSync,
-  openSync,
-  readdirSync,
-  readFileSync,
-  readSync,
-  rmSync,
-  statSync,
-  writeFileSync,
-} from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join, relative } from "node:path";
+import { supportedInstructionSets } from "../../backend/instruction-set.ts";
 import { MistralError } from "../../errors.ts";
 import { formatBytes } from "../units.ts";
 import { type SetupOutput, SetupStep } from "./report.ts";
 
+/** The best level of this processor, or every level of its architecture. */
 export type KernelLevels = "native" | "all";
 
 interface KernelStamp {
+  /** Hash of what the libraries were built from. */
   readonly sources: string;
-  readonly levels: KernelLevels;
-  /** The processor a native build was made for. */
-  readonly processor: string;
+  /** The level that was built, or "all". */
+  readonly levels: string;
   readonly libraries: readonly string[];
 }
 
@@ -45,8 +36,7 @@ export function kernelsCurrent(root: string, levels: KernelLevels): boolean {
   } catch {
     return false;
   }
-  if (levels === "all" && stamp.levels !== "all") return false;
-  if (stamp.levels === "native" && stamp.processor !== processorName()) return false;
+  if (stamp.levels !== "all" && stamp.levels !== levelsToBuild(levels)) return false;
   if (!stamp.libraries.every((library) => existsSync(join(libraries, library)))) return false;
   return stamp.sources === hashSources(root);
 }
@@ -56,14 +46,16 @@ export async function buildKernels(root: string, levels: KernelLevels, output: S
   const libraries = join(root, "zig-out", "lib");
   const zig = zigExecutable(root);
   const sources = hashSources(root);
+  const wanted = levelsToBuild(levels);
   removeLibraries(libraries);
   const step = new SetupStep(
     output,
     "kernels",
-    `compiling ${levels === "all" ? "every instruction-set level" : "for this machine"} with Zig ${zigVersion(root)}`,
+    `compiling ${wanted === "all" ? "every instruction-set level" : wanted} with Zig ${zigVersion(root)}`,
     () => `${listLibraries(libraries).length} libraries ready`,
   );
-  const child = Bun.spawn([zig, "build", "--release", `-Dlevels=${levels}`, "--color", "off"], {
+  const options = ["--release", ...(wanted === "all" ? [] : [`-Dlevels=${wanted}`])];
+  const child = Bun.spawn([zig, "build", ...options, "--color", "off"], {
     cwd: root,
     stdin: "ignore",
     stdout: "pipe",
@@ -77,11 +69,11 @@ export async function buildKernels(root: string, levels: KernelLevels, output: S
   const built = listLibraries(libraries);
   if (status !== 0 || built.length === 0) {
     step.fail("compilation failed");
-    throw new MistralError("backend", compilationFailure(`${stdout}${stderr}`, status, levels));
+    throw new MistralError("backend", compilationFailure(`${stdout}${stderr}`, status, options));
   }
   const bytes = built.reduce((sum, library) => sum + statSync(join(libraries, library)).size, 0);
   step.done(`${built.map(levelOfLibrary).join(", ")}: ${formatBytes(bytes)}`);
-  const stamp: KernelStamp = { sources, levels, processor: processorName(), libraries: built };
+  const stamp: KernelStamp = { sources, levels: wanted, libraries: built };
   writeFileSync(join(libraries, STAMP), `${JSON.stringify(stamp)}\n`);
 }
 
@@ -129,7 +121,7 @@ function zigExecutable(root: string): string {
   );
 }
 
-function compilationFailure(log: string, status: number, levels: KernelLevels): string {
+function compilationFailure(log: string, status: number, options: readonly string[]): string {
   const lines = log.split("\n").filter((line) => line.trim() !== "");
   const firstError = lines.findIndex((line) => /:\d+:\d+: error:/.test(line));
   const shown = (firstError < 0 ? lines.slice(-20) : lines.slice(firstError, firstError + 20)).join("\n  ");
@@ -137,7 +129,7 @@ function compilationFailure(log: string, status: number, levels: KernelLevels): 
   const advice = /NoSpaceLeft|OutOfMemory|out of memory|Killed/.test(log)
     ? "Free at least 1 GB of disk (.zig-cache, zig-out) and 2 GB of memory, then run the command again."
     : "If kernels/ was changed, the lines above say what to correct. If it was not, the cache may be damaged: delete .zig-cache and zig-out, then run the command again.";
-  return `the kernels could not be compiled: \`zig build --release -Dlevels=${levels}\` ${cause}:\n  ${shown}\n${advice}`;
+  return `the kernels could not be compiled: \`zig build ${options.join(" ")}\` ${cause}:\n  ${shown}\n${advice}`;
 }
 
 function listLibraries(folder: string): string[] {
@@ -158,20 +150,7 @@ function levelOfLibrary(library: string): string {
   return library.replace(/^(lib)?mistral_/, "").replace(/\.(so|dylib|dll)$/, "");
 }
 
-/**
- * What tells one processor from another: the start of /proc/cpuinfo, which describes the first core with its
- * flags. Only a part is read, since the kernel takes milliseconds to write the whole of it on large machines.
- */
-function processorName(): string {
-  if (process.platform !== "linux") return `${process.platform}-${process.arch}`;
-  const head = Buffer.alloc(4096);
-  const file = openSync("/proc/cpuinfo", "r");
-  try {
-    const length = readSync(file, head, 0, head.length, 0);
-    const stable = /^(model name|flags|Features|CPU implementer|CPU part)\s*:.*$/gm;
-    const lines = head.toString("latin1", 0, length).match(stable) ?? [];
-    return `${process.arch} ${Bun.hash(lines.join("\n")).toString(16)}`;
-  } finally {
-    closeSync(file);
-  }
+/** The level to name to the build, or "all"; a machine without kernels builds all and is told so at load. */
+function levelsToBuild(levels: KernelLevels): string {
+  return levels === "all" ? "all" : (supportedInstructionSets()[0] ?? "all");
 }
