@@ -1,0 +1,74 @@
+/** Reads a request body as JSON, bounded, whatever its content type says. */
+
+import { HttpFailure } from "./failure.ts";
+import { LIMITS } from "./limits.ts";
+
+/** Refuses a body that announces itself as too large, before any of it is read. */
+export function checkAnnouncedLength(request: Request): void {
+  const announced = Number(request.headers.get("content-length") ?? 0);
+  if (announced > LIMITS.bodyBytes) throw tooLarge(`of ${announced} bytes`);
+}
+
+/** The parsed body. Throws 413 above the limit, 400 with the reason for anything that is not JSON in UTF-8. */
+export async function readJsonBody(request: Request): Promise<unknown> {
+  const encoding = request.headers.get("content-encoding");
+  if (encoding !== null && encoding !== "identity") {
+    throw new HttpFailure(
+      415,
+      `Request bodies with content-encoding "${encoding.slice(0, 40)}" are not supported.`,
+      {
+        code: "unsupported_encoding",
+      },
+    );
+  }
+  const bytes = await readBounded(request);
+  if (bytes.byteLength === 0) throw new HttpFailure(400, "The request has no body; send a JSON object.");
+  let text: string;
+  try {
+    text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+  } catch {
+    throw new HttpFailure(400, "The request body is not valid UTF-8.", { code: "invalid_json" });
+  }
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    const reason = (error instanceof Error ? error.message : String(error)).replace(
+      /^JSON Parse error: /,
+      "",
+    );
+    throw new HttpFailure(
+      400,
+      `The request body is not valid JSON: ${reason} (${bytes.byteLength} bytes were read).`,
+      {
+        code: "invalid_json",
+      },
+    );
+  }
+}
+
+async function readBounded(request: Request): Promise<Uint8Array> {
+  if (request.body === null) return new Uint8Array(0);
+  if (request.headers.has("content-length")) {
+    checkAnnouncedLength(request);
+    return new Uint8Array(await request.arrayBuffer());
+  }
+  const chunks: Uint8Array[] = [];
+  let size = 0;
+  for await (const chunk of request.body) {
+    size += chunk.byteLength;
+    if (size > LIMITS.bodyBytes) throw tooLarge("");
+    chunks.push(chunk);
+  }
+  return Buffer.concat(chunks);
+}
+
+function tooLarge(what: string): HttpFailure {
+  const limit = `${LIMITS.bodyBytes} bytes (${LIMITS.bodyBytes / 1024 / 1024} MiB)`;
+  return new HttpFailure(
+    413,
+    `The request body ${what} is larger than the limit of ${limit}.`.replace("  ", " "),
+    {
+      code: "request_too_large",
+    },
+  );
+}

@@ -1,0 +1,145 @@
+/**
+ * One choice of a request: runs its engine request and turns tokens into text. Holds a token's log-probability back
+ * until its text goes out, so that the tokens of a stop string, whose text never does, are not reported either.
+ */
+
+import type { GenerationEvent, Usage } from "../../engine/messages.ts";
+import { MistralError } from "../../errors.ts";
+import { TextStream } from "../../text/text-stream.ts";
+import type { PlannedChoice, TextPlan } from "./plan.ts";
+import type { TextEvent, TextToken } from "./request.ts";
+import { describePrompt, describeToken, TokenOffsets } from "./token-text.ts";
+
+type TokensEvent = Extract<GenerationEvent, { type: "tokens" }>;
+
+/**
+ * Emits the choice's events and returns what it cost. Throws what the engine reports as an error, and the signal's
+ * reason when `signal` stopped it.
+ */
+export async function runChoice(
+  plan: TextPlan,
+  choice: PlannedChoice,
+  signal: AbortSignal,
+  emit: (event: TextEvent) => void,
+): Promise<Usage> {
+  const run = new ChoiceRun(plan, choice, emit);
+  const stopEngine = new AbortController();
+  const events = plan.model.engine.generate(choice.request, AbortSignal.any([signal, stopEngine.signal]));
+  for await (const event of events) {
+    switch (event.type) {
+      case "prompt":
+        run.prompt(event.logprobs);
+        break;
+      case "tokens":
+        if (run.tokens(event)) stopEngine.abort();
+        break;
+      case "finish":
+        signal.throwIfAborted();
+        return run.finish(event.reason, event.usage);
+      case "error":
+        if (run.stopped) return run.usage(undefined);
+        throw new MistralError(event.code, event.message);
+    }
+  }
+  signal.throwIfAborted();
+  if (run.stopped) return run.usage(undefined);
+  throw new MistralError("engine_failed", "The engine ended the request without a result.");
+}
+
+class ChoiceRun {
+  readonly #plan: TextPlan;
+  readonly #choice: PlannedChoice;
+  readonly #emit: (event: TextEvent) => void;
+  readonly #text: TextStream;
+  readonly #offsets: TokenOffsets;
+  /** Reported tokens whose text is still held back. */
+  #pending: TextToken[] = [];
+  #textLength: number;
+  #completionTokens = 0;
+  /** A stop string ended the choice; what the engine still sends is not part of it. */
+  stopped = false;
+
+  constructor(plan: TextPlan, choice: PlannedChoice, emit: (event: TextEvent) => void) {
+    const { tokenizer } = plan.model;
+    this.#plan = plan;
+    this.#choice = choice;
+    this.#emit = emit;
+    this.#text = new TextStream(tokenizer, { stop: plan.stop, skipSpecialTokens: true });
+    const echoed = plan.echo ? this.#promptText() : "";
+    this.#textLength = echoed.length;
+    this.#offsets = new TokenOffsets(echoed.length);
+    if (plan.echo && plan.logprobs < 0) {
+      emit({ type: "prompt", choice: choice.index, text: echoed, tokens: [] });
+    }
+  }
+
+  prompt(logprobs: Extract<GenerationEvent, { type: "prompt" }>["logprobs"]): void {
+    const { tokens } = this.#choice.prompt;
+    const text = this.#promptText();
+    const described = describePrompt(this.#plan.model.tokenizer, tokens, text, logprobs);
+    this.#emit({ type: "prompt", choice: this.#choice.index, text, tokens: described });
+  }
+
+  /** Returns true when a stop string was found and the engine has nothing more to do. */
+  tokens(event: TokensEvent): boolean {
+    if (this.stopped) return false;
+    let text = "";
+    for (const [position, token] of event.tokens.entries()) {
+      this.#completionTokens += 1;
+      this.#hold(token, event.logprobs[position]);
+      const step = this.#text.push(token);
+      text += step.text;
+      if (step.stopped) {
+        this.stopped = true;
+        break;
+      }
+    }
+    this.#send(text, false);
+    if (this.stopped) this.#emit({ type: "finish", choice: this.#choice.index, reason: "stop" });
+    return this.stopped;
+  }
+
+  finish(reason: "stop" | "length" | "abort", usage: Usage): Usage {
+    if (this.stopped) return this.usage(usage);
+    if (reason === "abort") throw new MistralError("engine_failed", "The engine aborted the request.");
+    const tail = this.#text.finish();
+    this.#send(tail.text, !tail.stopped);
+    const { index } = this.#choice;
+    this.#emit({ type: "finish", choice: index, reason: tail.stopped ? "stop" : reason });
+    return this.usage(usage);
+  }
+
+  /** A choice cut by a stop string is charged for the tokens up to it, not for what the engine had begun after it. */
+  usage(reported: Usage | undefined): Usage {
+    return {
+      promptTokens: reported?.promptTokens ?? this.#choice.prompt.tokens.length,
+      completionTokens: this.stopped
+        ? this.#completionTokens
+        : (reported?.completionTokens ?? this.#completionTokens),
+      cachedTokens: reported?.cachedTokens ?? 0,
+    };
+  }
+
+  #promptText(): string {
+    const { text, tokens } = this.#choice.prompt;
+    return text ?? this.#plan.model.tokenizer.decode([...tokens], { skipSpecialTokens: false });
+  }
+
+  #hold(token: number, logprob: TokensEvent["logprobs"][number] | undefined): void {
+    if (this.#plan.logprobs < 0) return;
+    if (logprob === undefined)
+      throw new MistralError("backend", "The engine gave a token without its log-probability.");
+    const { tokenizer } = this.#plan.model;
+    this.#pending.push(describeToken(tokenizer, logprob, this.#offsets, !tokenizer.isSpecial(token)));
+  }
+
+  /** @param all whether tokens without visible text go out too, because nothing can follow that completes them. */
+  #send(text: string, all: boolean): void {
+    this.#textLength += text.length;
+    const firstHeld = all ? -1 : this.#pending.findIndex(({ offset }) => offset >= this.#textLength);
+    const tokens = firstHeld < 0 ? this.#pending : this.#pending.slice(0, firstHeld);
+    this.#pending = firstHeld < 0 ? [] : this.#pending.slice(firstHeld);
+    if (text === "" && tokens.length === 0) return;
+    this.#emit({ type: "text", choice: this.#choice.index, text, tokens });
+  }
+}

@@ -1,0 +1,78 @@
+/** The one native text request that every dialect maps to, and the events that come back. Knows no wire shape. */
+
+import type { FinishReason, Usage } from "../../engine/messages.ts";
+
+export interface TextPrompt {
+  readonly tokens: Int32Array;
+  /** The text the tokens came from; undefined when the client sent token ids. */
+  readonly text: string | undefined;
+}
+
+/** What the request says about sampling; undefined leaves it to the model's defaults. */
+export interface SamplingOverrides {
+  readonly temperature: number | undefined;
+  readonly topP: number | undefined;
+  readonly topK: number | undefined;
+  readonly minP: number | undefined;
+  readonly frequencyPenalty: number | undefined;
+  readonly presencePenalty: number | undefined;
+  readonly repetitionPenalty: number | undefined;
+  /** Any safe integer; undefined draws one for the request. */
+  readonly seed: number | undefined;
+  readonly logitBias: readonly { readonly token: number; readonly bias: number }[];
+}
+
+export interface TextRequest {
+  readonly prompts: readonly TextPrompt[];
+  /** What the dialect calls the prompt, for error messages. */
+  readonly promptField: string;
+  /** Answers per prompt. Answer i of prompt p is choice p * n + i and is drawn with the seed plus i. */
+  readonly n: number;
+  /** Most tokens per answer; undefined is as many as the context holds. */
+  readonly maxTokens: number | undefined;
+  readonly stop: readonly string[];
+  readonly ignoreEos: boolean;
+  readonly sampling: SamplingOverrides;
+  /** -1: none; n >= 0: of each token and its n most likely alternatives. */
+  readonly logprobs: number;
+  /** Reports the prompt's text first and, with `logprobs`, the prompt tokens'. */
+  readonly echo: boolean;
+}
+
+export interface TokenAlternative {
+  readonly token: number;
+  readonly bytes: Uint8Array;
+  readonly logprob: number;
+}
+
+export interface TextToken {
+  readonly token: number;
+  readonly bytes: Uint8Array;
+  /** Null for the first token of a prompt, which nothing precedes. */
+  readonly logprob: number | null;
+  readonly top: readonly TokenAlternative[];
+  /** Where the token begins in its choice's text, in UTF-16 units; an echoed prompt is part of the text. */
+  readonly offset: number;
+}
+
+export type TextFinishReason = Exclude<FinishReason, "abort">;
+
+/**
+ * What happens to the choices of a request, in order for each choice: at most one `prompt`, any number of `text`,
+ * one `finish`. After all of them comes one `usage`, the last event. Failures are thrown instead.
+ */
+export type TextEvent =
+  | {
+      readonly type: "prompt";
+      readonly choice: number;
+      readonly text: string;
+      readonly tokens: readonly TextToken[];
+    }
+  | {
+      readonly type: "text";
+      readonly choice: number;
+      readonly text: string;
+      readonly tokens: readonly TextToken[];
+    }
+  | { readonly type: "finish"; readonly choice: number; readonly reason: TextFinishReason }
+  | { readonly type: "usage"; readonly usage: Usage };

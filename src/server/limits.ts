@@ -1,0 +1,25 @@
+/** Every bound of the HTTP surface in one place, so that an operator can see what a single client may ask for. */
+
+export const LIMITS = {
+  /** Largest request body; above it the answer is 413. */
+  bodyBytes: 50 * 1024 * 1024,
+  /** What Bun itself refuses, with an empty 413: far above ours, so that ours answers in the dialect's shape. */
+  transportBodyBytes: 1024 * 1024 * 1024,
+  messages: 20_000,
+  contentParts: 4_096,
+  prompts: 128,
+  /** Choices of one request: prompts times `n`. */
+  choices: 128,
+  stopStrings: 16,
+  stopStringCharacters: 1_024,
+  topLogprobs: 20,
+  logitBiases: 1_024,
+  /** Unread bytes of one stream after which its client counts as gone. */
+  streamBacklogBytes: 4 * 1024 * 1024,
+  /** How long a stream's headers wait for the engine to refuse the request, so that a refusal has its status. */
+  admissionMs: 20,
+  /** Distinct warnings remembered, so that each is logged once. */
+  rememberedWarnings: 1_000,
+  /** Characters of a rejected value that an error message repeats. */
+  previewCharacters: 80,
+} as const;

@@ -1,0 +1,82 @@
+/**
+ * The course of a text request that both endpoints share: find the model, plan, run, and answer either with a stream
+ * or with its fold. What differs is given as functions.
+ */
+
+import type { Server } from "bun";
+import type { ServerContext } from "../context.ts";
+import { failureOf } from "../failure.ts";
+import { admit } from "../generation/admission.ts";
+import { type FoldedText, foldText } from "../generation/fold.ts";
+import { generateText } from "../generation/generate.ts";
+import { planText } from "../generation/plan.ts";
+import type { TextEvent, TextRequest } from "../generation/request.ts";
+import { LIMITS } from "../limits.ts";
+import { requireReady, type ServedModel } from "../served-model.ts";
+import { dataEvent, eventStream } from "../sse.ts";
+import { errorBody } from "./errors.ts";
+
+export interface Exchange {
+  readonly context: ServerContext;
+  readonly request: Request;
+  /** Null when the app is called without a listening server. */
+  readonly server: Server<unknown> | null;
+  readonly model: ServedModel;
+  readonly text: TextRequest;
+  /** Sent as `x-mistral-warning`, so that a client can see what was ignored. */
+  readonly warnings: readonly string[];
+}
+
+/** The whole answer at once; a client that leaves ends the work. */
+export async function answerWhole<Body>(
+  exchange: Exchange,
+  body: (folded: FoldedText) => Body,
+): Promise<Body> {
+  const { context, request, server, model, text } = exchange;
+  requireReady(model);
+  const plan = planText(model, text);
+  const scope = context.lifecycle.open(request);
+  server?.timeout(request, 0);
+  try {
+    return body(await foldText(generateText(plan, scope.signal), plan.choices.length));
+  } finally {
+    scope.close();
+  }
+}
+
+/**
+ * The answer as a stream. What can be refused is refused before it begins, with its status; what fails later is told
+ * in an error event, after which the stream ends without its closing mark.
+ */
+export async function answerStream(
+  exchange: Exchange,
+  encode: (events: AsyncIterable<readonly TextEvent[]>, choiceCount: number) => AsyncIterable<string>,
+): Promise<Response> {
+  const { context, request, server, model, text } = exchange;
+  requireReady(model);
+  const plan = planText(model, text);
+  const scope = context.lifecycle.open(request);
+  server?.timeout(request, 0);
+  try {
+    const events = await admit(generateText(plan, scope.signal), LIMITS.admissionMs);
+    return eventStream({
+      scope,
+      source: encode(events, plan.choices.length),
+      keepAliveIntervalMs: context.keepAliveIntervalMs,
+      backlogBytes: context.streamBacklogBytes,
+      failureEvents: (error) => {
+        const failure = failureOf(error);
+        if (failure.unexpected) context.logError("a stream failed", error);
+        return dataEvent(JSON.stringify(errorBody(failure)));
+      },
+      headers: warningHeaders(exchange.warnings),
+    });
+  } catch (error) {
+    scope.close();
+    throw error;
+  }
+}
+
+export function warningHeaders(warnings: readonly string[]): Record<string, string> {
+  return warnings.length === 0 ? {} : { "x-mistral-warning": warnings.join("; ").slice(0, 2_000) };
+}

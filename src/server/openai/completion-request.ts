@@ -1,0 +1,51 @@
+/** From the body of a completion request to the native text request. */
+
+import { MistralError } from "../../errors.ts";
+import type { Tokenizer } from "../../text/types.ts";
+import type { TextPrompt, TextRequest } from "../generation/request.ts";
+import type { ServedModel } from "../served-model.ts";
+import type { CompletionBody } from "./completion-parameters.ts";
+import { samplingOverrides, stopStrings } from "./sampling-parameters.ts";
+
+export function completionTextRequest(body: CompletionBody, model: ServedModel): TextRequest {
+  const echo = body.echo ?? false;
+  if (body.max_tokens === 0 && !echo) {
+    throw new MistralError(
+      "invalid_request",
+      "max_tokens 0 generates nothing; it is only useful with echo.",
+      {
+        parameter: "max_tokens",
+      },
+    );
+  }
+  return {
+    prompts: promptsOf(body.prompt, model.tokenizer),
+    promptField: "prompt",
+    n: body.n ?? 1,
+    maxTokens: body.max_tokens ?? undefined,
+    stop: stopStrings(body),
+    ignoreEos: body.ignore_eos ?? false,
+    sampling: samplingOverrides(body),
+    logprobs: body.logprobs ?? -1,
+    echo,
+  };
+}
+
+function promptsOf(prompt: CompletionBody["prompt"], tokenizer: Tokenizer): readonly TextPrompt[] {
+  if (typeof prompt === "string") return [textPrompt(prompt, tokenizer)];
+  if (isTokenIds(prompt)) return [tokenPrompt(prompt)];
+  return prompt.map((item) => (typeof item === "string" ? textPrompt(item, tokenizer) : tokenPrompt(item)));
+}
+
+function isTokenIds(prompt: readonly unknown[]): prompt is readonly number[] {
+  return typeof prompt[0] === "number";
+}
+
+function textPrompt(text: string, tokenizer: Tokenizer): TextPrompt {
+  return { tokens: Int32Array.from(tokenizer.encode(text, { addSpecialTokens: true })), text };
+}
+
+/** Token ids are taken as they are: whoever counts them decides about BOS as well. */
+function tokenPrompt(tokens: readonly number[]): TextPrompt {
+  return { tokens: Int32Array.from(tokens), text: undefined };
+}

@@ -1,0 +1,90 @@
+/** OpenAI's routes: each body checked against its table, mapped to the native request, and the answer mapped back. */
+
+import { Elysia } from "elysia";
+import { readJsonBody } from "../body.ts";
+import type { ServerContext } from "../context.ts";
+import type { ServedModel } from "../served-model.ts";
+import { answerStream, answerWhole, type Exchange, warningHeaders } from "./answer.ts";
+import { answerHead } from "./answer-head.ts";
+import { CHAT_PARAMETERS, ChatBody } from "./chat-parameters.ts";
+import { chatTextRequest, unusedTemplateFields } from "./chat-request.ts";
+import { chatChunks, chatCompletion } from "./chat-response.ts";
+import { COMPLETION_PARAMETERS, CompletionBody } from "./completion-parameters.ts";
+import { completionTextRequest } from "./completion-request.ts";
+import { completion, completionChunks } from "./completion-response.ts";
+import { ERROR_RESPONSES } from "./errors.ts";
+import { ignoredFields } from "./parameters.ts";
+import { ChatCompletion, Completion, Model, ModelList } from "./responses.ts";
+import { streamChoice } from "./sampling-parameters.ts";
+
+const parse = ({ request }: { request: Request }) => readJsonBody(request);
+
+export function openaiRoutes(context: ServerContext) {
+  const warn = (path: string, warnings: readonly string[]) => {
+    for (const warning of warnings) context.warnOnce(`${path}: ${warning}`);
+    return warnings;
+  };
+  // The two handlers are not `async`: Elysia types a stream and a body as two promises, not as one of either.
+  return (
+    new Elysia({ name: "openai", normalize: false })
+      .post(
+        "/v1/chat/completions",
+        ({ body, request, server, set, path }) => {
+          const model = context.models.get(body.model);
+          const ignored = [
+            ...ignoredFields(body, CHAT_PARAMETERS),
+            ...unusedTemplateFields(body, model.chatTemplate),
+          ];
+          const warnings = warn(path, ignored);
+          const { stream, includeUsage } = streamChoice(body);
+          const text = chatTextRequest(body, model);
+          const exchange: Exchange = { context, request, server, model, text, warnings };
+          const head = answerHead("chatcmpl", model);
+          if (stream) {
+            return answerStream(exchange, (events, choiceCount) =>
+              chatChunks(head, events, { choiceCount, includeUsage }),
+            );
+          }
+          Object.assign(set.headers, warningHeaders(warnings));
+          return answerWhole(exchange, (folded) => chatCompletion(head, folded, text.logprobs >= 0));
+        },
+        { parse, body: ChatBody, response: { 200: ChatCompletion, ...ERROR_RESPONSES } },
+      )
+      .post(
+        "/v1/completions",
+        ({ body, request, server, set, path }) => {
+          const model = context.models.get(body.model);
+          const warnings = warn(path, ignoredFields(body, COMPLETION_PARAMETERS));
+          const { stream, includeUsage } = streamChoice(body);
+          const text = completionTextRequest(body, model);
+          const exchange: Exchange = { context, request, server, model, text, warnings };
+          const head = answerHead("cmpl", model);
+          if (stream)
+            return answerStream(exchange, (events) => completionChunks(head, events, { includeUsage }));
+          Object.assign(set.headers, warningHeaders(warnings));
+          return answerWhole(exchange, (folded) => completion(head, folded, text.logprobs >= 0));
+        },
+        { parse, body: CompletionBody, response: { 200: Completion, ...ERROR_RESPONSES } },
+      )
+      .get("/v1/models", () => ({ object: "list" as const, data: context.models.list().map(modelBody) }), {
+        response: { 200: ModelList, ...ERROR_RESPONSES },
+      })
+      .get("/v1/models/:id", ({ params }) => modelBody(context.models.get(params.id)), {
+        response: { 200: Model, ...ERROR_RESPONSES },
+      })
+      // Names of hub models have a slash, which not every client escapes.
+      .get("/v1/models/*", ({ params }) => modelBody(context.models.get(params["*"])), {
+        response: { 200: Model, ...ERROR_RESPONSES },
+      })
+  );
+}
+
+function modelBody(model: ServedModel): Model {
+  return {
+    id: model.id,
+    object: "model",
+    created: model.created,
+    owned_by: "mistral.ts",
+    max_model_len: model.engine.info.contextLength,
+  };
+}
