@@ -77,7 +77,11 @@ export function readHuggingFaceConfig(
 }
 
 /** Chat models often name the end of a turn only in generation_config.json. */
-function readEndOfText(checkpoint: SafetensorsCheckpoint, source: ConfigSource, vocabularySize: number): number[] {
+function readEndOfText(
+  checkpoint: SafetensorsCheckpoint,
+  source: ConfigSource,
+  vocabularySize: number,
+): number[] {
   const { folder, generationConfig = {} } = checkpoint;
   const generation = new ConfigSource(`${folder}/generation_config.json`, "", (key) => generationConfig[key]);
   const ids = [source, generation].flatMap((from) => from.tokenIds("eos_token_id", vocabularySize));
