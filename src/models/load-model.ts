@@ -10,7 +10,7 @@ import { LoadedModel } from "./loaded-model.ts";
 import { recordModel } from "./record-model.ts";
 import { familyOf } from "./registry.ts";
 import { type LimitOptions, planLimits } from "./step-limits.ts";
-import { viewStepMemory } from "./step-memory.ts";
+import { viewStepInputs, viewStepOutputs } from "./step-memory.ts";
 
 export interface ModelLoadOptions extends LimitOptions {
   /** A GGUF file, or a folder with config.json and safetensors. */
@@ -56,7 +56,8 @@ export async function loadModel(options: ModelLoadOptions): Promise<LoadedModel>
     };
     make(slots.cache, recorded.kvBytes);
     const arena = make(ARENA_SLOT, recordedProgram.plan.bytes);
-    const stepBuffer = make(slots.step, step.bytes);
+    const inputs = viewStepInputs(make(step.inputs.slot, step.inputs.bytes), step.inputs);
+    const outputs = viewStepOutputs(make(step.outputs.slot, step.outputs.bytes), step.outputs);
     const constantBuffer = make(slots.constants, constants.bytes);
     const read = ({ file, offset, bytes }: TensorEntry): Uint8Array =>
       weights.buffers[file]!.u8(offset, bytes);
@@ -68,7 +69,8 @@ export async function loadModel(options: ModelLoadOptions): Promise<LoadedModel>
       program,
       buffers,
       limits,
-      ...viewStepMemory(stepBuffer, step),
+      inputs,
+      outputs,
       recorded,
       arena,
       info: {

@@ -26,9 +26,8 @@ export interface RecordedModel {
   readonly kvBytes: number;
   /** Bytes of the tensors that the program reads, in their files. */
   readonly weightBytes: number;
-  /** Slots of the buffers that have to be made, besides the arena in slot 0. */
+  /** Slots of the buffers, besides the arena and those of the step. */
   readonly slots: {
-    readonly step: number;
     readonly constants: number;
     readonly cache: number;
     /** Slot of file 0; the other files follow. */
@@ -82,7 +81,7 @@ export function recordModel(options: RecordModelOptions): RecordedModel {
   const recording: ModelRecording = {
     program,
     config,
-    inputs: step.tensors,
+    inputs: step.inputs.tensors,
     caches,
     weight: (name) => weight(describeKey({ name })),
     layerWeight: (layer, name) => weight(describeKey({ name, layer })),
@@ -96,8 +95,8 @@ export function recordModel(options: RecordModelOptions): RecordedModel {
     }),
   };
   const logits = family.record(recording);
-  const { samplingParameters: parameters, ...tensors } = step.tensors;
-  sample(program, { logits, parameters, ...tensors });
+  const { samplingParameters: parameters, ...adjustments } = step.inputs.tensors;
+  sample(program, { logits, parameters, ...adjustments, ...step.outputs.tensors });
   return {
     program: program.finish(),
     step,
@@ -105,7 +104,7 @@ export function recordModel(options: RecordModelOptions): RecordedModel {
     logits,
     kvBytes,
     weightBytes: [...entries.values()].reduce((total, { bytes }) => total + bytes, 0),
-    slots: { step: step.slot, constants: constantsSlot, cache: cacheSlot, files: cacheSlot + 1 },
+    slots: { constants: constantsSlot, cache: cacheSlot, files: cacheSlot + 1 },
   };
 }
 

@@ -1,6 +1,6 @@
 /**
- * The inputs and outputs of a step: one buffer, laid out once, declared to the program as tensors and shown to
- * the engine as typed arrays of the same memory.
+ * The inputs and outputs of a step: a buffer each (a program never writes where it reads indices from), laid out
+ * once, declared to the program as tensors and shown to the engine as typed arrays of the same memory.
  */
 
 import type { Buffer } from "../backend/device.ts";
@@ -11,7 +11,7 @@ import { type Dimension, denseBytes, leadingOf, type Shape, type Tensor } from "
 import type { StepInputs, StepLimits, StepOutputs } from "./step.ts";
 
 export type StepInputName = Exclude<keyof StepInputs, "samplingParametersF32">;
-export type StepTensorName = StepInputName | keyof StepOutputs;
+export type StepOutputName = keyof StepOutputs;
 
 export interface StepDimensions {
   readonly tokens: Dimension;
@@ -24,20 +24,25 @@ interface Place {
   readonly elements: number;
 }
 
-export interface StepMemory {
+/** One of the two buffers. */
+export interface StepBuffer<Name extends string> {
   readonly slot: number;
   readonly bytes: number;
-  readonly tensors: Readonly<Record<StepTensorName, Tensor>>;
-  readonly places: Readonly<Record<StepTensorName, Place>>;
+  readonly tensors: Readonly<Record<Name, Tensor>>;
+  readonly places: Readonly<Record<Name, Place>>;
+}
+
+export interface StepMemory {
+  readonly inputs: StepBuffer<StepInputName>;
+  readonly outputs: StepBuffer<StepOutputName>;
 }
 
 /** A cache line: no two arrays share one, and every view is aligned. */
 const ALIGNMENT = 64;
 
-function stepShapes(
-  { tokens, seqs, rows }: StepDimensions,
-  limits: StepLimits,
-): Record<StepTensorName, readonly ["i32" | "f32", Shape]> {
+type Shapes<Name extends string> = Readonly<Record<Name, readonly ["i32" | "f32", Shape]>>;
+
+function inputShapes({ tokens, seqs, rows }: StepDimensions, limits: StepLimits): Shapes<StepInputName> {
   return {
     tokenIds: ["i32", [tokens]],
     positions: ["i32", [tokens]],
@@ -51,6 +56,11 @@ function stepShapes(
     adjustmentTokens: ["i32", [limits.adjustmentsMax]],
     adjustmentMultipliers: ["f32", [limits.adjustmentsMax]],
     adjustmentAddends: ["f32", [limits.adjustmentsMax]],
+  };
+}
+
+function outputShapes({ rows }: StepDimensions, limits: StepLimits): Shapes<StepOutputName> {
+  return {
     tokens: ["i32", [rows]],
     logprobs: ["f32", [rows]],
     topTokens: ["i32", [rows, limits.topLogprobsMax]],
@@ -58,16 +68,13 @@ function stepShapes(
   };
 }
 
-/** Lays the step's arrays out in one buffer and declares them to the program. */
-export function declareStepMemory(
+/** Lays the arrays of one buffer out one after the other and declares them to the program. */
+function declareBuffer<Name extends string>(
   program: ProgramBuilder,
-  dimensions: StepDimensions,
-  limits: StepLimits,
-): StepMemory {
-  const entries = Object.entries(stepShapes(dimensions, limits)) as [
-    StepTensorName,
-    readonly ["i32" | "f32", Shape],
-  ][];
+  bufferName: string,
+  shapes: Shapes<Name>,
+): StepBuffer<Name> {
+  const entries = Object.entries(shapes) as [Name, Shapes<Name>[Name]][];
   let bytes = 0;
   const places = entries.map(([, [dtype, shape]]): Place => {
     const size = denseBytes(dtype, leadingOf(shape[0]), shape.slice(1) as number[]);
@@ -75,45 +82,59 @@ export function declareStepMemory(
     bytes = Math.ceil((byteOffset + size) / ALIGNMENT) * ALIGNMENT;
     return { byteOffset, elements: size / bytesOfElements(dtype, 1) };
   });
-  const slot = program.buffer("step", bytes);
+  const slot = program.buffer(bufferName, bytes);
   const tensors = entries.map(([name, [dtype, shape]], index) =>
     program.bind(name, dtype, shape, { slot, byteOffset: places[index]!.byteOffset }),
   );
-  const byName = <T>(values: readonly T[]): Record<StepTensorName, T> =>
-    Object.fromEntries(entries.map(([name], index) => [name, values[index]!])) as Record<StepTensorName, T>;
+  const byName = <T>(values: readonly T[]): Record<Name, T> =>
+    Object.fromEntries(entries.map(([name], index) => [name, values[index]!])) as Record<Name, T>;
   return { slot, bytes, tensors: byName(tensors), places: byName(places) };
 }
 
-/** Typed arrays of a step buffer; they are valid until the buffer is freed. */
-export function viewStepMemory(
-  buffer: Buffer,
-  { places }: StepMemory,
-): { readonly inputs: StepInputs; readonly outputs: StepOutputs } {
-  const i32 = (name: StepTensorName): Int32Array =>
-    buffer.i32(places[name].byteOffset, places[name].elements);
-  const f32 = (name: StepTensorName): Float32Array =>
+/** Declares the inputs and outputs of a step to the program. */
+export function declareStepMemory(
+  program: ProgramBuilder,
+  dimensions: StepDimensions,
+  limits: StepLimits,
+): StepMemory {
+  return {
+    inputs: declareBuffer(program, "step inputs", inputShapes(dimensions, limits)),
+    outputs: declareBuffer(program, "step outputs", outputShapes(dimensions, limits)),
+  };
+}
+
+/** Typed arrays of the inputs; valid until the buffer is freed. */
+export function viewStepInputs(buffer: Buffer, { places }: StepMemory["inputs"]): StepInputs {
+  const i32 = (name: StepInputName): Int32Array => buffer.i32(places[name].byteOffset, places[name].elements);
+  const f32 = (name: StepInputName): Float32Array =>
     buffer.f32(places[name].byteOffset, places[name].elements);
   return {
-    inputs: {
-      tokenIds: i32("tokenIds"),
-      positions: i32("positions"),
-      slotMapping: i32("slotMapping"),
-      sequenceStarts: i32("sequenceStarts"),
-      contextLengths: i32("contextLengths"),
-      blockTables: i32("blockTables"),
-      logitRows: i32("logitRows"),
-      samplingParameters: i32("samplingParameters"),
-      samplingParametersF32: f32("samplingParameters"),
-      adjustmentStarts: i32("adjustmentStarts"),
-      adjustmentTokens: i32("adjustmentTokens"),
-      adjustmentMultipliers: f32("adjustmentMultipliers"),
-      adjustmentAddends: f32("adjustmentAddends"),
-    },
-    outputs: {
-      tokens: i32("tokens"),
-      logprobs: f32("logprobs"),
-      topTokens: i32("topTokens"),
-      topLogprobs: f32("topLogprobs"),
-    },
+    tokenIds: i32("tokenIds"),
+    positions: i32("positions"),
+    slotMapping: i32("slotMapping"),
+    sequenceStarts: i32("sequenceStarts"),
+    contextLengths: i32("contextLengths"),
+    blockTables: i32("blockTables"),
+    logitRows: i32("logitRows"),
+    samplingParameters: i32("samplingParameters"),
+    samplingParametersF32: f32("samplingParameters"),
+    adjustmentStarts: i32("adjustmentStarts"),
+    adjustmentTokens: i32("adjustmentTokens"),
+    adjustmentMultipliers: f32("adjustmentMultipliers"),
+    adjustmentAddends: f32("adjustmentAddends"),
+  };
+}
+
+/** Typed arrays of the outputs; valid until the buffer is freed. */
+export function viewStepOutputs(buffer: Buffer, { places }: StepMemory["outputs"]): StepOutputs {
+  const i32 = (name: StepOutputName): Int32Array =>
+    buffer.i32(places[name].byteOffset, places[name].elements);
+  const f32 = (name: StepOutputName): Float32Array =>
+    buffer.f32(places[name].byteOffset, places[name].elements);
+  return {
+    tokens: i32("tokens"),
+    logprobs: f32("logprobs"),
+    topTokens: i32("topTokens"),
+    topLogprobs: f32("topLogprobs"),
   };
 }
