@@ -2,7 +2,7 @@
 # holds Bun, the sources, the libraries and nothing that only builds. The image runs on any processor.
 #
 #   docker build -t mistral.ts .
-#   docker run -p 1234:1234 -v huggingface:/home/bun/.cache/huggingface mistral.ts
+#   docker run -p 1234:1234 -v models:/home/bun/.cache mistral.ts
 
 FROM oven/bun:1.4.5-debian AS build
 WORKDIR /app
@@ -23,10 +23,10 @@ COPY --from=build /app/LICENSE /app/package.json /app/bunfig.toml ./
 COPY --from=build /app/node_modules ./node_modules
 COPY --from=build /app/zig-out ./zig-out
 COPY --from=build /app/src ./src
-# The hub cache is a volume of this user, so that a model is downloaded once.
-RUN mkdir -p /home/bun/.cache/huggingface && chown -R bun:bun /home/bun/.cache
+# Models are kept in a volume of this user, so that each is downloaded once.
+RUN mkdir -p /home/bun/.cache && chown -R bun:bun /home/bun/.cache
 USER bun
-VOLUME /home/bun/.cache/huggingface
+VOLUME /home/bun/.cache
 EXPOSE 1234
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=3s --start-period=120s \

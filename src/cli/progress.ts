@@ -11,6 +11,7 @@ const PLAIN_INTERVAL_MAX_MS = 10_000;
 const PLAIN_STEP = 0.1;
 
 export interface Transfer {
+  readonly action: "fetch" | "unpack";
   /** What is being transferred, such as a file's name. */
   readonly name: string;
   readonly bytesDone: number;
@@ -18,12 +19,18 @@ export interface Transfer {
   readonly bytesTotal: number | undefined;
 }
 
+const WORDS = {
+  fetch: { present: "fetching", past: "fetched" },
+  unpack: { present: "unpacking", past: "unpacked" },
+} as const;
+
 export interface ProgressOutput {
   readonly isTTY?: boolean;
   write(text: string): unknown;
 }
 
 interface Active {
+  readonly action: Transfer["action"];
   readonly name: string;
   readonly startedMs: number;
   /** Bytes that were there before: a resumed transfer's speed does not count them. */
@@ -43,10 +50,11 @@ export class TransferProgress {
     this.#now = now;
   }
 
-  /** Notes the state of a transfer; a new name begins a new one, all bytes done ends it. */
+  /** Notes the state of a transfer; a new name or action begins a new one, all bytes done ends it. */
   update(transfer: Transfer): void {
-    if (this.#active?.name !== transfer.name) this.#begin(transfer);
-    const active = this.#active!;
+    const current = this.#active;
+    const active =
+      current?.name === transfer.name && current.action === transfer.action ? current : this.#begin(transfer);
     const { bytesDone, bytesTotal } = transfer;
     if (bytesTotal !== undefined && bytesDone >= bytesTotal) {
       this.#end(active, bytesDone);
@@ -56,21 +64,24 @@ export class TransferProgress {
     else this.#writeLine(active, transfer);
   }
 
-  #begin(transfer: Transfer): void {
+  #begin(transfer: Transfer): Active {
     this.#bar?.stop();
     this.#bar = undefined;
     const now = this.#now();
-    this.#active = {
+    const active: Active = {
+      action: transfer.action,
       name: transfer.name,
       startedMs: now,
       bytesAtStart: transfer.bytesDone,
       lastLineMs: now,
       lastFraction: 0,
     };
-    if (this.#output.isTTY === true) return;
+    this.#active = active;
+    if (this.#output.isTTY === true) return active;
     const size = transfer.bytesTotal === undefined ? "" : ` (${formatBytes(transfer.bytesTotal)})`;
     const resumed = transfer.bytesDone === 0 ? "" : `, going on at ${formatBytes(transfer.bytesDone)}`;
-    this.#output.write(`fetching ${transfer.name}${size}${resumed}\n`);
+    this.#output.write(`${WORDS[transfer.action].present} ${transfer.name}${size}${resumed}\n`);
+    return active;
   }
 
   #writeLine(active: Active, { bytesDone, bytesTotal }: Transfer): void {
@@ -103,7 +114,7 @@ export class TransferProgress {
     this.#active = undefined;
     const seconds = (this.#now() - active.startedMs) / 1000;
     this.#output.write(
-      `fetched ${active.name}: ${formatBytes(bytes)} in ${formatDuration(seconds)}${this.#speed(active, bytes)}\n`,
+      `${WORDS[active.action].past} ${active.name}: ${formatBytes(bytes)} in ${formatDuration(seconds)}${this.#speed(active, bytes)}\n`,
     );
   }
 

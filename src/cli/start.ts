@@ -5,6 +5,7 @@
 
 import { join } from "node:path";
 import { MistralError } from "../errors.ts";
+import { exitWith } from "./failure.ts";
 import { PROJECT_ROOT, setup } from "./setup.ts";
 
 const commandArguments = process.argv.slice(2);
@@ -17,9 +18,7 @@ try {
     else await (await import("./main.ts")).main(commandArguments);
   }
 } catch (error) {
-  if (!(error instanceof MistralError)) throw error;
-  process.stderr.write(`error: ${error.message}\n`);
-  process.exit(1);
+  exitWith(error);
 }
 
 async function build(options: readonly string[]): Promise<void> {

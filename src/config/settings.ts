@@ -71,7 +71,7 @@ export const SETTINGS = {
   revision: {
     flag: "--revision",
     type: { kind: "text" },
-    default: "main",
+    unsetText: "main",
     description: "Branch, tag or commit of the model on the hub",
     group: "Model",
     commands: BOTH,

@@ -10,7 +10,7 @@ function harness() {
     lines,
     at(milliseconds: number, bytesDone: number, bytesTotal: number | undefined, name = "model.gguf") {
       nowMs = milliseconds;
-      progress.update({ name, bytesDone, bytesTotal });
+      progress.update({ action: "fetch", name, bytesDone, bytesTotal });
     },
   };
 }
@@ -49,6 +49,14 @@ test("a size nobody knows is no reason for silence", () => {
   at(0, 0, undefined);
   at(2_000, 4_000_000, undefined);
   expect(lines).toEqual(["fetching model.gguf", "  4.00 MB, 2.00 MB/s"]);
+});
+
+test("unpacking what was fetched is another transfer", () => {
+  const lines: string[] = [];
+  const progress = new TransferProgress({ write: (text: string) => lines.push(text) }, () => 0);
+  progress.update({ action: "fetch", name: "a.whl", bytesDone: 5, bytesTotal: 10 });
+  progress.update({ action: "unpack", name: "a.whl", bytesDone: 0, bytesTotal: 20 });
+  expect(lines).toEqual(["fetching a.whl (10 B), going on at 5 B\n", "unpacking a.whl (20 B)\n"]);
 });
 
 test("each file has its own lines", () => {

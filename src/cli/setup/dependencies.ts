@@ -50,7 +50,8 @@ export async function installDependencies(root: string, output: SetupOutput): Pr
   }
   const seconds = step.elapsedSeconds;
   const bytes = folderBytes(modules);
-  step.done(`${countPackages(modules)} packages, ${formatBytes(bytes)} at ${formatByteRate(bytes, seconds)}`);
+  const rate = /\(no changes\)/.test(stdout) ? "already in place" : `at ${formatByteRate(bytes, seconds)}`;
+  step.done(`${countPackages(modules)} packages, ${formatBytes(bytes)} ${rate}`, seconds);
   mkdirSync(modules, { recursive: true });
   writeFileSync(join(modules, STAMP), wantedStamp(root));
 }

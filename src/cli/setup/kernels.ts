@@ -4,7 +4,16 @@
  * the hash of everything they were built from, so a second start only hashes the sources.
  */
 
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { join, relative } from "node:path";
 import { supportedInstructionSets } from "../../backend/instruction-set.ts";
 import { MistralError } from "../../errors.ts";
@@ -43,19 +52,19 @@ export function kernelsCurrent(root: string, levels: KernelLevels): boolean {
 
 /** Builds the libraries. Throws MistralError("backend") with the compiler's words and what to do. */
 export async function buildKernels(root: string, levels: KernelLevels, output: SetupOutput): Promise<void> {
-  const libraries = join(root, "zig-out", "lib");
   const zig = zigExecutable(root);
   const sources = hashSources(root);
   const wanted = levelsToBuild(levels);
-  removeLibraries(libraries);
+  const prefix = join(root, "zig-out", ".new");
+  rmSync(prefix, { recursive: true, force: true });
   const step = new SetupStep(
     output,
     "kernels",
     `compiling ${wanted === "all" ? "every instruction-set level" : wanted} with Zig ${zigVersion(root)}`,
-    () => `${listLibraries(libraries).length} libraries ready`,
+    () => `${listLibraries(join(prefix, "lib")).length} libraries ready`,
   );
   const options = ["--release", ...(wanted === "all" ? [] : [`-Dlevels=${wanted}`])];
-  const child = Bun.spawn([zig, "build", ...options, "--color", "off"], {
+  const child = Bun.spawn([zig, "build", ...options, "--prefix", prefix, "--color", "off"], {
     cwd: root,
     stdin: "ignore",
     stdout: "pipe",
@@ -66,15 +75,14 @@ export async function buildKernels(root: string, levels: KernelLevels, output: S
     new Response(child.stderr).text(),
     child.exited,
   ]);
-  const built = listLibraries(libraries);
+  const built = listLibraries(join(prefix, "lib"));
   if (status !== 0 || built.length === 0) {
     step.fail("compilation failed");
     throw new MistralError("backend", compilationFailure(`${stdout}${stderr}`, status, options));
   }
-  const bytes = built.reduce((sum, library) => sum + statSync(join(libraries, library)).size, 0);
+  const bytes = built.reduce((sum, library) => sum + statSync(join(prefix, "lib", library)).size, 0);
   step.done(`${built.map(levelOfLibrary).join(", ")}: ${formatBytes(bytes)}`);
-  const stamp: KernelStamp = { sources, levels: wanted, libraries: built };
-  writeFileSync(join(libraries, STAMP), `${JSON.stringify(stamp)}\n`);
+  replaceLibraries(root, prefix, { sources, levels: wanted, libraries: built });
 }
 
 /** SHA-256 over names and contents of everything the libraries depend on, the compiler's version included. */
@@ -123,9 +131,11 @@ function zigExecutable(root: string): string {
 
 function compilationFailure(log: string, status: number, options: readonly string[]): string {
   const lines = log.split("\n").filter((line) => line.trim() !== "");
-  const firstError = lines.findIndex((line) => /:\d+:\d+: error:/.test(line));
-  const shown = (firstError < 0 ? lines.slice(-20) : lines.slice(firstError, firstError + 20)).join("\n  ");
-  const cause = status === 0 ? "made no library in zig-out/lib" : `ended with status ${status}`;
+  const first = lines.findIndex((line) => /:\d+:\d+: error:/.test(line));
+  const last = lines.findIndex((line) => /^error: \d+ compilation errors?/.test(line));
+  const end = last < 0 ? first + 20 : Math.min(last, first + 20);
+  const shown = (first < 0 ? lines.slice(-20) : lines.slice(first, end)).join("\n  ");
+  const cause = status === 0 ? "made no library" : `ended with status ${status}`;
   const advice = /NoSpaceLeft|OutOfMemory|out of memory|Killed/.test(log)
     ? "Free at least 1 GB of disk (.zig-cache, zig-out) and 2 GB of memory, then run the command again."
     : "If kernels/ was changed, the lines above say what to correct. If it was not, the cache may be damaged: delete .zig-cache and zig-out, then run the command again.";
@@ -139,11 +149,19 @@ function listLibraries(folder: string): string[] {
     .sort();
 }
 
-/** Libraries of older sources must not stay beside new ones: the loader takes the best level it finds. */
-function removeLibraries(folder: string): void {
+/**
+ * Puts new libraries in the place of all old ones: those of older sources must not stay beside them, because the
+ * loader takes the best level it finds. The stamp goes first and comes last, so that a start that is interrupted
+ * here is repeated. A process that has an old library open keeps it.
+ */
+function replaceLibraries(root: string, prefix: string, stamp: KernelStamp): void {
+  const folder = join(root, "zig-out", "lib");
   mkdirSync(folder, { recursive: true });
   rmSync(join(folder, STAMP), { force: true });
   for (const library of listLibraries(folder)) rmSync(join(folder, library));
+  for (const library of stamp.libraries) renameSync(join(prefix, "lib", library), join(folder, library));
+  rmSync(prefix, { recursive: true, force: true });
+  writeFileSync(join(folder, STAMP), `${JSON.stringify(stamp)}\n`);
 }
 
 function levelOfLibrary(library: string): string {

@@ -38,9 +38,9 @@ export class SetupStep {
     return (performance.now() - this.#started) / 1000;
   }
 
-  /** Ends the step with its result; the elapsed time is added. */
-  done(result: string): void {
-    this.#end(`${result} in ${formatDuration(this.elapsedSeconds)}`);
+  /** Ends the step with its result and the time it took. */
+  done(result: string, seconds: number = this.elapsedSeconds): void {
+    this.#end(`${result} in ${formatDuration(seconds)}`);
   }
 
   fail(result: string): void {

@@ -1,0 +1,115 @@
+/** `bench`: loads a model in this process, runs the workload and prints its figures. Progress goes to stderr. */
+
+import { readFileSync } from "node:fs";
+import type { Resolution } from "../../config/resolve.ts";
+import { MistralError } from "../../errors.ts";
+import { loadModel } from "../../models/load-model.ts";
+import type { LoadedModel } from "../../models/loaded-model.ts";
+import { fetchModel } from "../fetch-model.ts";
+import { Log } from "../log.ts";
+import { runnerOptions } from "../runner-options.ts";
+import { formatCount, formatDuration } from "../units.ts";
+import { benchTable, summarise } from "./report.ts";
+import {
+  blocksOfWorkload,
+  type RunTimes,
+  runWorkload,
+  tokensPerSequence,
+  type Workload,
+} from "./workload.ts";
+
+/** Runs the benchmark. Throws MistralError when the model cannot be loaded or has no room for the workload. */
+export async function bench({ settings, warnings }: Resolution): Promise<void> {
+  const log = new Log(settings.verbosity);
+  for (const warning of warnings) log.write("warning", warning);
+  const workload: Workload = {
+    batch: settings.batch,
+    promptLength: settings.promptLength,
+    generatedLength: settings.generatedLength,
+    seed: settings.seed,
+  };
+  const resolved = await fetchModel(settings, log);
+  const options = runnerOptions(settings, resolved.checkpointPath);
+  const model = await loadModel({
+    ...options,
+    sequencesMax: workload.batch,
+    tokensMax: Math.max(options.tokensMax, workload.batch),
+  });
+  try {
+    requireRoom(model, workload);
+    const { times, firstTokenSeconds } = measure(model, workload, settings, log);
+    const report = summarise(
+      {
+        model: resolved.id,
+        architecture: model.info.architecture,
+        threads: model.info.threads,
+        instructionSet: model.info.instructionSet,
+        loadSeconds: model.info.loadSeconds,
+        firstTokenSeconds,
+        weightBytes: model.info.weightBytes,
+        peakRssBytes: peakRssBytes(),
+      },
+      workload,
+      times,
+    );
+    process.stdout.write(settings.json ? `${JSON.stringify(report)}\n` : benchTable(report));
+  } finally {
+    model.close();
+  }
+}
+
+/** The repetitions, and when the very first token was there, in seconds since the process began. */
+function measure(
+  model: LoadedModel,
+  workload: Workload,
+  { warmup, repetitions }: Resolution["settings"],
+  log: Log,
+): { readonly times: readonly RunTimes[]; readonly firstTokenSeconds: number } {
+  const clock = () => performance.now();
+  let firstTokenSeconds = 0;
+  const times: RunTimes[] = [];
+  for (let run = 0; run < warmup + repetitions; run++) {
+    const startedMs = clock();
+    const result = runWorkload(model, workload, clock);
+    if (run === 0) firstTokenSeconds = startedMs / 1000 + result.prefillSeconds;
+    if (run >= warmup) times.push(result);
+    const name =
+      run < warmup ? `warm-up ${run + 1} of ${warmup}` : `run ${run - warmup + 1} of ${repetitions}`;
+    log.write(
+      "info",
+      `${name}: prefill ${formatDuration(result.prefillSeconds)}, decode ${formatDuration(result.decodeSeconds)}`,
+    );
+  }
+  return { times, firstTokenSeconds };
+}
+
+/** Refuses a workload that the loaded model cannot hold, before anything runs. */
+function requireRoom({ limits }: LoadedModel, workload: Workload): void {
+  const tokens = tokensPerSequence(workload);
+  if (tokens > limits.contextLength) {
+    throw new MistralError(
+      "invalid_configuration",
+      `--prompt-len ${workload.promptLength} and --gen-len ${workload.generatedLength} make ${formatCount(tokens)} tokens, more than the context of ${formatCount(limits.contextLength)}`,
+      { parameter: "--prompt-len" },
+    );
+  }
+  const blocks = blocksOfWorkload(workload, limits.blockSize);
+  if (blocks > limits.blockCount) {
+    throw new MistralError(
+      "insufficient_memory",
+      `${workload.batch} sequences of ${formatCount(tokens)} tokens need ${formatCount(blocks)} KV blocks of ${limits.blockSize} tokens, the pool has ${formatCount(limits.blockCount)}; raise --pa-memory-mb or lower --batch`,
+      { parameter: "--batch" },
+    );
+  }
+}
+
+/** The most memory this process ever had in use. */
+function peakRssBytes(): number {
+  try {
+    const match = /^VmHWM:\s+(\d+) kB$/m.exec(readFileSync("/proc/self/status", "utf8"));
+    if (match !== null) return Number(match[1]) * 1024;
+  } catch {
+    // Not Linux: what the runtime was told by the operating system.
+  }
+  return process.resourceUsage().maxRSS * 1024;
+}

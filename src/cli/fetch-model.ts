@@ -1,0 +1,33 @@
+/** Finds the model a command was given and shows how far a download is. */
+
+import type { Settings } from "../config/settings.ts";
+import { type ResolvedModel, resolveModel } from "../weights/resolve.ts";
+import type { Log } from "./log.ts";
+import { TransferProgress } from "./progress.ts";
+
+/** Resolves the model of `--model-id`, `--quantized-file` and `--revision`. Throws `model_not_found` or `network`. */
+export function fetchModel(settings: Settings, log: Log): Promise<ResolvedModel> {
+  const progress = new TransferProgress();
+  return resolveModel({
+    model: settings.model,
+    file: settings.file,
+    ...(settings.revision === undefined ? {} : { revision: settings.revision }),
+    environment: {
+      ...process.env,
+      // The flag is stronger than the variable it stands for.
+      ...(settings.hubCache === undefined ? {} : { HF_HUB_CACHE: settings.hubCache }),
+    },
+    onProgress(event) {
+      if (event.type === "note") log.write("info", event.message);
+      else {
+        const action = event.phase === "download" ? "fetch" : "unpack";
+        progress.update({
+          action,
+          name: event.what,
+          bytesDone: event.bytesDone,
+          bytesTotal: event.bytesTotal,
+        });
+      }
+    },
+  });
+}

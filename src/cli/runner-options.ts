@@ -1,0 +1,29 @@
+/** What the model loader is told, from the settings. */
+
+import type { Settings } from "../config/settings.ts";
+import { defaultThreads } from "../config/threads.ts";
+import type { RunnerOptions } from "../engine/runner-module.ts";
+
+const BYTES_PER_MB = 2 ** 20;
+
+/** Plain data, since an engine process gets it as a message; the instruction set is for the model loader. */
+export interface LoaderOptions extends RunnerOptions {
+  readonly instructionSet?: string;
+}
+
+export function runnerOptions(settings: Settings, checkpointPath: string): LoaderOptions {
+  const { cacheContextLength, cacheMemoryMb } = settings;
+  const instructionSet = settings.instructionSet ?? (settings.forceAvx2 ? "x86_64_v3" : undefined);
+  return {
+    path: checkpointPath,
+    threads: settings.threads ?? defaultThreads(),
+    sequencesMax: settings.sequencesMax,
+    tokensMax: settings.batchedTokensMax,
+    blockSize: settings.cacheBlockSize,
+    kvCacheType: settings.cacheType === "auto" ? "f16" : settings.cacheType,
+    mmap: !settings.noMmap,
+    ...(cacheContextLength === undefined ? {} : { contextLengthMax: cacheContextLength }),
+    ...(cacheMemoryMb === undefined ? {} : { kvMemoryBytes: cacheMemoryMb * BYTES_PER_MB }),
+    ...(instructionSet === undefined ? {} : { instructionSet }),
+  };
+}

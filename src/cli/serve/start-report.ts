@@ -1,0 +1,58 @@
+/** What a started server tells about itself: model, memory, speed of the start, addresses. */
+
+import type { EngineInfo } from "../../engine/messages.ts";
+import type { ResolvedModel } from "../../weights/resolve.ts";
+import { formatBytes, formatCount, formatDuration } from "../units.ts";
+
+export interface StartFacts {
+  readonly resolved: ResolvedModel;
+  readonly engine: EngineInfo;
+  readonly cacheType: string;
+  readonly mapped: boolean;
+  /** Where clients on this machine reach the server. */
+  readonly url: string;
+  /** The address it is bound to. */
+  readonly host: string;
+  readonly port: number;
+  /** From the start of the process until the port answers. */
+  readonly readySeconds: number;
+}
+
+const SOURCES: Readonly<Record<ResolvedModel["source"], string>> = {
+  local: "local path",
+  "hub-cache": "Hugging Face cache",
+  hub: "fetched from the hub",
+  wheel: "Python package",
+};
+
+/** Rows of name and value, in the order a person asks for them. */
+export function startReport(facts: StartFacts): readonly (readonly [string, string])[] {
+  const { resolved, engine } = facts;
+  // Block 0 is never handed out.
+  const cacheTokens = (engine.blockCount - 1) * engine.blockSize;
+  const fullSequences = Math.floor(cacheTokens / engine.contextLength);
+  const room =
+    fullSequences >= engine.sequencesMax
+      ? `room for all ${engine.sequencesMax} at full context`
+      : `room for ${formatCount(cacheTokens)} tokens of ${engine.sequencesMax} sequences`;
+  return [
+    ["model", `${resolved.id} (${engine.architecture}, ${formatBytes(engine.weightBytes)})`],
+    ["source", `${SOURCES[resolved.source]}, ${resolved.checkpointPath}`],
+    [
+      "loaded",
+      `in ${formatDuration(engine.loadSeconds)}, of which ${facts.mapped ? "mapping" : "reading"} the weights ${formatDuration(engine.mapSeconds)}`,
+    ],
+    ["context", `${formatCount(engine.contextLength)} tokens`],
+    [
+      "kv cache",
+      `${formatCount(engine.blockCount - 1)} blocks of ${engine.blockSize} tokens, ${facts.cacheType}, ${formatBytes(engine.kvBytes)}: ${room}`,
+    ],
+    [
+      "compute",
+      `${engine.threads} ${engine.threads === 1 ? "thread" : "threads"}, ${engine.instructionSet}, up to ${formatCount(engine.tokensMax)} tokens a step`,
+    ],
+    ["address", `http://${facts.host.includes(":") ? `[${facts.host}]` : facts.host}:${facts.port}`],
+    ["OpenAI API", `${facts.url}/v1`],
+    ["ready", `${formatDuration(facts.readySeconds)} after the start of the process`],
+  ];
+}
