@@ -21,6 +21,12 @@ export const CONFIG_LIMITS = {
   positive: { minimum: 1e-30, maximum: 1e30 },
 } as const satisfies Record<string, Range>;
 
+/** A value for a message, cut short. */
+function shown(value: unknown): string {
+  const text = typeof value === "bigint" ? String(value) : (JSON.stringify(value) ?? String(value));
+  return text.length > 60 ? `${text.slice(0, 60)}...` : text;
+}
+
 export class ConfigSource {
   readonly #where: string;
   readonly #prefix: string;
@@ -59,7 +65,7 @@ export class ConfigSource {
     const value = this.raw(key) ?? fallback;
     if (value === undefined) return this.fail(key, "is missing");
     if (typeof value !== "number" || !Number.isFinite(value)) {
-      return this.fail(key, `is ${JSON.stringify(value)}, not a number`);
+      return this.fail(key, `is ${shown(value)}, not a number`);
     }
     if (value < range.minimum || value > range.maximum) {
       return this.fail(key, `is ${value}, not between ${range.minimum} and ${range.maximum}`);
@@ -74,23 +80,21 @@ export class ConfigSource {
 
   boolean(key: string, fallback: boolean): boolean {
     const value = this.raw(key) ?? fallback;
-    return typeof value === "boolean"
-      ? value
-      : this.fail(key, `is ${JSON.stringify(value)}, not true or false`);
+    return typeof value === "boolean" ? value : this.fail(key, `is ${shown(value)}, not true or false`);
   }
 
   /** The string, or undefined when the key is absent. */
   string(key: string): string | undefined {
     const value = this.raw(key);
     if (value === undefined || typeof value === "string") return value;
-    return this.fail(key, `is ${JSON.stringify(value)}, not a string`);
+    return this.fail(key, `is ${shown(value)}, not a string`);
   }
 
   /** The list, or undefined when the key is absent. */
   list(key: string): readonly unknown[] | undefined {
     const value = this.raw(key);
     if (value === undefined || Array.isArray(value)) return value;
-    return this.fail(key, `is ${JSON.stringify(value)}, not a list`);
+    return this.fail(key, `is ${shown(value)}, not a list`);
   }
 
   /** A list of positive finite numbers of this length. */
@@ -100,7 +104,7 @@ export class ConfigSource {
     return list.map((value) =>
       typeof value === "number" && Number.isFinite(value) && value > 0
         ? value
-        : this.fail(key, `holds ${JSON.stringify(value)}, not a positive number`),
+        : this.fail(key, `holds ${shown(value)}, not a positive number`),
     );
   }
 
@@ -110,7 +114,7 @@ export class ConfigSource {
     return (Array.isArray(value) ? value : [value]).map((id: unknown) =>
       typeof id === "number" && Number.isInteger(id) && id >= 0 && id < vocabularySize
         ? id
-        : this.fail(key, `is ${JSON.stringify(id)}, not a token of a vocabulary of ${vocabularySize}`),
+        : this.fail(key, `is ${shown(id)}, not a token of a vocabulary of ${vocabularySize}`),
     );
   }
 
@@ -119,7 +123,7 @@ export class ConfigSource {
     const value = this.raw(key);
     if (value === undefined) return undefined;
     if (typeof value !== "object" || Array.isArray(value)) {
-      return this.fail(key, `is ${JSON.stringify(value)}, not an object`);
+      return this.fail(key, `is ${shown(value)}, not an object`);
     }
     const record = value as Record<string, unknown>;
     return new ConfigSource(this.#where, `${this.#prefix}${key}.`, (inner) =>
