@@ -9,8 +9,8 @@ export function checkAnnouncedLength(request: Request): void {
   if (announced > LIMITS.bodyBytes) throw tooLarge(`of ${announced} bytes`);
 }
 
-/** The parsed body. Throws 413 above the limit, 400 with the reason for anything that is not JSON in UTF-8. */
-export async function readJsonBody(request: Request): Promise<unknown> {
+/** The parsed body. Throws 413 above the limit, 400 with the reason for anything but a JSON object in UTF-8. */
+export async function readJsonBody(request: Request): Promise<object> {
   const encoding = request.headers.get("content-encoding");
   if (encoding !== null && encoding !== "identity") {
     throw new HttpFailure(
@@ -29,6 +29,15 @@ export async function readJsonBody(request: Request): Promise<unknown> {
   } catch {
     throw new HttpFailure(400, "The request body is not valid UTF-8.", { code: "invalid_json" });
   }
+  const value = parseJson(text, bytes.byteLength);
+  if (typeof value === "object" && value !== null && !Array.isArray(value)) return value;
+  const kind = Array.isArray(value) ? "an array" : value === null ? "null" : `a ${typeof value}`;
+  throw new HttpFailure(400, `The request body must be a JSON object, not ${kind}.`, {
+    code: "invalid_type",
+  });
+}
+
+function parseJson(text: string, byteLength: number): unknown {
   try {
     return JSON.parse(text);
   } catch (error) {
@@ -38,7 +47,7 @@ export async function readJsonBody(request: Request): Promise<unknown> {
     );
     throw new HttpFailure(
       400,
-      `The request body is not valid JSON: ${reason} (${bytes.byteLength} bytes were read).`,
+      `The request body is not valid JSON: ${reason} (${byteLength} bytes were read).`,
       {
         code: "invalid_json",
       },

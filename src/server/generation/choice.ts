@@ -54,8 +54,9 @@ class ChoiceRun {
   readonly #offsets: TokenOffsets;
   /** Reported tokens whose text is still held back. */
   #pending: TextToken[] = [];
-  #textLength: number;
   #completionTokens = 0;
+  /** The prompt's text is still to be sent: not before the engine's first event, which may be a refusal. */
+  #echoDue: boolean;
   /** A stop string ended the choice; what the engine still sends is not part of it. */
   stopped = false;
 
@@ -66,11 +67,8 @@ class ChoiceRun {
     this.#emit = emit;
     this.#text = new TextStream(tokenizer, { stop: plan.stop, skipSpecialTokens: true });
     const echoed = plan.echo ? this.#promptText() : "";
-    this.#textLength = echoed.length;
     this.#offsets = new TokenOffsets(echoed.length);
-    if (plan.echo && plan.logprobs < 0) {
-      emit({ type: "prompt", choice: choice.index, text: echoed, tokens: [] });
-    }
+    this.#echoDue = plan.echo && plan.logprobs < 0;
   }
 
   prompt(logprobs: Extract<GenerationEvent, { type: "prompt" }>["logprobs"]): void {
@@ -83,18 +81,21 @@ class ChoiceRun {
   /** Returns true when a stop string was found and the engine has nothing more to do. */
   tokens(event: TokensEvent): boolean {
     if (this.stopped) return false;
+    this.#echo();
     let text = "";
+    let released = 0;
     for (const [position, token] of event.tokens.entries()) {
       this.#completionTokens += 1;
       this.#hold(token, event.logprobs[position]);
       const step = this.#text.push(token);
       text += step.text;
+      released += step.released;
       if (step.stopped) {
         this.stopped = true;
         break;
       }
     }
-    this.#send(text, false);
+    this.#send(text, released);
     if (this.stopped) this.#emit({ type: "finish", choice: this.#choice.index, reason: "stop" });
     return this.stopped;
   }
@@ -102,8 +103,9 @@ class ChoiceRun {
   finish(reason: "stop" | "length" | "abort", usage: Usage): Usage {
     if (this.stopped) return this.usage(usage);
     if (reason === "abort") throw new MistralError("engine_failed", "The engine aborted the request.");
+    this.#echo();
     const tail = this.#text.finish();
-    this.#send(tail.text, !tail.stopped);
+    this.#send(tail.text, tail.released);
     const { index } = this.#choice;
     this.#emit({ type: "finish", choice: index, reason: tail.stopped ? "stop" : reason });
     return this.usage(usage);
@@ -120,6 +122,12 @@ class ChoiceRun {
     };
   }
 
+  #echo(): void {
+    if (!this.#echoDue) return;
+    this.#echoDue = false;
+    this.#emit({ type: "prompt", choice: this.#choice.index, text: this.#promptText(), tokens: [] });
+  }
+
   #promptText(): string {
     const { text, tokens } = this.#choice.prompt;
     return text ?? this.#plan.model.tokenizer.decode([...tokens], { skipSpecialTokens: false });
@@ -133,12 +141,10 @@ class ChoiceRun {
     this.#pending.push(describeToken(tokenizer, logprob, this.#offsets, !tokenizer.isSpecial(token)));
   }
 
-  /** @param all whether tokens without visible text go out too, because nothing can follow that completes them. */
-  #send(text: string, all: boolean): void {
-    this.#textLength += text.length;
-    const firstHeld = all ? -1 : this.#pending.findIndex(({ offset }) => offset >= this.#textLength);
-    const tokens = firstHeld < 0 ? this.#pending : this.#pending.slice(0, firstHeld);
-    this.#pending = firstHeld < 0 ? [] : this.#pending.slice(firstHeld);
+  /** @param released how many more tokens have their text out with this one. */
+  #send(text: string, released: number): void {
+    const tokens = this.#pending.slice(0, released);
+    if (tokens.length > 0) this.#pending = this.#pending.slice(released);
     if (text === "" && tokens.length === 0) return;
     this.#emit({ type: "text", choice: this.#choice.index, text, tokens });
   }

@@ -25,11 +25,6 @@ export function bodyFailure(complaint: BodyComplaint): HttpFailure {
 
 function failureFor({ path, schema, value, message }: SchemaComplaint): HttpFailure {
   const parameter = fieldName(path);
-  if (parameter === null) {
-    return new HttpFailure(400, `The request body must be a JSON object, got ${preview(value)}.`, {
-      code: "invalid_type",
-    });
-  }
   if (typeof schema.refused === "string") {
     const text = `Unsupported parameter: '${parameter}' cannot be used: ${schema.refused}.`;
     return new HttpFailure(400, text, { code: "unsupported_parameter", parameter });
@@ -49,11 +44,11 @@ function expectation(schema: TSchema, before: string): string {
   return typeof schema.expects === "string" ? `${before}${schema.expects}` : "";
 }
 
-/** "/messages/0/role" as "messages[0].role"; null for the body itself. */
-function fieldName(path: string): string | null {
-  const segments = path.split("/").slice(1);
-  if (segments.length === 0) return null;
-  return segments
+/** "/messages/0/role" as "messages[0].role". */
+function fieldName(path: string): string {
+  return path
+    .split("/")
+    .slice(1)
     .map((segment) => segment.replaceAll("~1", "/").replaceAll("~0", "~").slice(0, 64))
     .map((segment, index) => (/^\d+$/.test(segment) ? `[${segment}]` : index === 0 ? segment : `.${segment}`))
     .join("");
