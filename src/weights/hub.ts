@@ -9,7 +9,7 @@ import { MistralError } from "../errors.ts";
 import { type Environment, expandHome, huggingFaceHome } from "./cache-paths.ts";
 import { type Download, downloadFile } from "./download.ts";
 import type { HubCacheRepository } from "./hub-cache.ts";
-import { expectReachable, type NetworkTiming, request } from "./network.ts";
+import { expectReachable, type NetworkTiming, requestPage } from "./network.ts";
 
 const DEFAULT_ENDPOINT = "https://huggingface.co";
 const PARALLEL_FILES_MAX = 4;
@@ -145,21 +145,20 @@ export class Hub {
   #fetchFor(modelId: string, revision: string): typeof fetch {
     const limited = async (input: string | URL | Request): Promise<Response> => {
       const url = input instanceof Request ? input.url : input;
-      const { response } = await request(
-        url,
-        { ...this.#headers(), Accept: "application/json" },
-        this.#timing,
-      );
-      if (!response.ok) throw this.#refusal(response, modelId, revision);
-      return response;
+      const page = await requestPage(url, { ...this.#headers(), Accept: "application/json" }, this.#timing);
+      if (page.status !== 200) throw this.#refusal(page, modelId, revision);
+      return new Response(page.text, { headers: page.headers });
     };
     return Object.assign(limited, { preconnect: fetch.preconnect });
   }
 
-  #refusal(response: Response, modelId: string, revision: string): MistralError {
-    const code = response.headers.get("X-Error-Code");
+  #refusal(
+    { status, headers }: Pick<Response, "status" | "headers">,
+    modelId: string,
+    revision: string,
+  ): MistralError {
+    const code = headers.get("X-Error-Code");
     const page = `${this.endpoint}/${modelId}`;
-    const { status } = response;
     if (status === 401 && this.#token === undefined) {
       const advice = "if the name is right it is private or gated, set HF_TOKEN to a token that may read it";
       return new MistralError("model_not_found", `${page} asks who you are (401): ${advice}`);

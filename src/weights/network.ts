@@ -22,6 +22,8 @@ export const NETWORK_TIMING: NetworkTiming = {
   retryDelaysMs: [500, 1_000, 2_000, 4_000],
 };
 
+/** The listing of a repository of ten thousand files has 3 MB. */
+const PAGE_BYTES_MAX = 16 << 20;
 const PROXY_VARIABLES = ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"];
 
 /**
@@ -73,6 +75,46 @@ export async function request(
   } finally {
     clearTimeout(timer);
   }
+}
+
+/** An answer whose body was read to its end. */
+export interface Page {
+  readonly status: number;
+  readonly headers: Headers;
+  /** Where redirects led. */
+  readonly url: string;
+  readonly text: string;
+}
+
+/** Fetches a small text, all of it within the time for an answer. Throws `network`; any status is returned. */
+export async function requestPage(
+  url: string | URL,
+  headers: Readonly<Record<string, string>>,
+  timing: NetworkTiming,
+): Promise<Page> {
+  const { response, stop } = await request(url, headers, timing);
+  const pieces: Uint8Array[] = [];
+  let bytes = 0;
+  let late = false;
+  const timer = setTimeout(() => {
+    late = true;
+    stop();
+  }, timing.responseMs);
+  try {
+    for await (const piece of response.body ?? []) {
+      bytes += piece.length;
+      if (bytes > PAGE_BYTES_MAX) throw new Error(`the answer is longer than ${PAGE_BYTES_MAX} bytes`);
+      pieces.push(piece);
+    }
+  } catch (error) {
+    stop();
+    const reason = late ? `no full answer in ${timing.responseMs} ms` : networkReason(error);
+    throw new MistralError("network", `${shownUrl(url)}: ${reason}`, { cause: error });
+  } finally {
+    clearTimeout(timer);
+  }
+  const text = Buffer.concat(pieces).toString("utf8");
+  return { status: response.status, headers: response.headers, url: response.url || String(url), text };
 }
 
 /** A URL as it may be printed: without credentials and without a signed query. */

