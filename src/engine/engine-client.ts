@@ -170,9 +170,7 @@ export class ProcessEngine implements Engine {
       case "step":
         this.#statistics = message.statistics;
         this.#requests.dispatch(message.report);
-        return;
-      case "failed":
-        this.#lose(`reports: ${message.message}`);
+        if (message.failure !== null) this.#lose(`reports: ${message.failure}`);
         return;
       default:
         message satisfies never;

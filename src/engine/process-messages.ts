@@ -29,6 +29,10 @@ export type EngineMessage =
       readonly message: string;
       readonly parameter: string | undefined;
     }
-  | { readonly type: "step"; readonly report: StepReport; readonly statistics: EngineStatistics }
-  /** The model failed while running; the process is of no more use. */
-  | { readonly type: "failed"; readonly message: string };
+  | {
+      readonly type: "step";
+      readonly report: StepReport;
+      readonly statistics: EngineStatistics;
+      /** Why the model failed in this step, after which the process is of no more use; null when it did not. */
+      readonly failure: string | null;
+    };

@@ -50,8 +50,7 @@ function createLoop(core: EngineCore): StepLoop {
     const quiet = report.ids.length === 0 && report.ends.length === 0 && report.prompts.length === 0;
     if (quiet && nowMs - lastSentMs < HEARTBEAT_MS) return;
     lastSentMs = nowMs;
-    send({ type: "step", report, statistics: core.statistics() });
-    if (core.failure !== null) send({ type: "failed", message: core.failure.message });
+    send({ type: "step", report, statistics: core.statistics(), failure: core.failure?.message ?? null });
   });
 }
 
