@@ -263,7 +263,9 @@ const Partial = struct {
     }
 
     fn clear(partial: Partial) void {
-        @memset(partial.floats, 0);
+        var d: usize = 0;
+        while (d + 2 < partial.floats.len) : (d += lanes) partial.floats[d..][0..lanes].* = @as(F, @splat(0));
+        partial.denominator().* = 0;
         partial.maximum().* = -std.math.inf(f32);
     }
 
@@ -468,6 +470,7 @@ fn runRange(comptime kv: KvType, tile: *const Tile, range: usize, dim: usize) vo
             scoreTile(.f32, tile, range, part, widened, dim);
         } else scoreTile(kv, tile, range, part, keys, dim);
     }
+    if (!widen) blocks.prefetchRows(kv, values, span.first, span.last, a.head_dim);
     for (0..tile.rows) |row| softmax(tile, row, range, dim);
     at = span.first - span.first % widened_keys;
     while (at < span.last) : (at += widened_keys) {
@@ -500,7 +503,7 @@ fn locateKeys(comptime kv: KvType, tile: *const Tile, range: usize, span: Span, 
     }
     const multiple = blocks.block_keys_max;
     @memset(offsets[span.first - span.first % multiple .. span.first], offsets[span.first]);
-    @memset(offsets[span.last..std.mem.alignForward(usize, span.last, multiple)], offsets[span.last - 1]);
+    @memset(offsets[span.last..], offsets[span.last - 1]);
 }
 
 fn widenRows(comptime kv: KvType, tile: *const Tile, rows: blocks.Rows, span: Span, dim: usize) void {
@@ -529,6 +532,7 @@ fn scoreTile(comptime kv: KvType, tile: *const Tile, range: usize, span: Span, k
                 .keys = keys,
                 .first = part.first,
                 .last = part.last,
+                .prefetch_last = range_keys - 1,
                 .dim = tile.a.head_dim,
                 .out = tile.scratch.scores + row * range_keys,
                 .out_stride = range_keys,
@@ -607,6 +611,7 @@ fn addValues(comptime kv: KvType, comptime rows: usize, tile: *const Tile, row: 
         .values = values,
         .first = span.first,
         .last = span.last,
+        .prefetch_last = range_keys - 1,
         .dim = tile.a.head_dim,
         .out = tile.scratch.part + row * (dim + 2),
         .out_stride = dim + 2,

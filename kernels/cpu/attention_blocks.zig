@@ -52,6 +52,20 @@ inline fn load(comptime kv: KvType, row: [*]const u8, d: usize) F {
     return if (kv == .f16) math.widenHalf(bits) else math.widenBrain(bits);
 }
 
+/// Rows are requested from memory this many rows before they are used.
+const prefetch_rows = 32;
+
+/// Requests the first rows of a run that will be read soon.
+pub fn prefetchRows(comptime kv: KvType, rows: Rows, first: usize, last: usize, dim: usize) void {
+    for (first..@min(last, first + prefetch_rows)) |j| prefetch(kv, rows.at(j), 0, dim);
+}
+
+inline fn prefetch(comptime kv: KvType, row: [*]const u8, d: usize, count: usize) void {
+    var at = d * kv.bytes();
+    const end = (d + count) * kv.bytes();
+    while (at < end) : (at += 64) @prefetch(row + at, .{ .locality = 3 });
+}
+
 /// The last `count` elements of a row, fewer than a register, zeros behind them.
 inline fn loadTail(comptime kv: KvType, row: [*]const u8, d: usize, count: usize) F {
     var padded: [lanes * 4]u8 align(64) = @splat(0);
@@ -74,6 +88,7 @@ pub fn score(comptime kv: KvType, comptime rows: usize, arguments: struct {
     keys: Rows,
     first: usize,
     last: usize,
+    prefetch_last: usize,
     dim: usize,
     out: [*]f32,
     out_stride: usize,
@@ -84,6 +99,7 @@ pub fn score(comptime kv: KvType, comptime rows: usize, arguments: struct {
     while (j < a.last) : (j += columns) {
         var keys: [columns][*]const u8 = undefined;
         inline for (0..columns) |c| keys[c] = a.keys.at(j + c);
+        if (kv != .f32) inline for (0..columns) |c| prefetch(kv, a.keys.at(@min(j + c + prefetch_rows, a.prefetch_last)), 0, a.dim);
         var sums: [rows * columns]F = @splat(@splat(0));
         var d: usize = 0;
         while (d + lanes <= a.dim) : (d += lanes) {
@@ -165,6 +181,7 @@ pub fn accumulate(comptime kv: KvType, comptime rows: usize, arguments: struct {
     values: Rows,
     first: usize,
     last: usize,
+    prefetch_last: usize,
     dim: usize,
     out: [*]f32,
     out_stride: usize,
@@ -196,6 +213,7 @@ inline fn accumulateSlice(comptime kv: KvType, comptime rows: usize, comptime re
     }
     for (a.first..a.last) |j| {
         const row = a.values.at(j);
+        if (kv != .f32) prefetch(kv, a.values.at(@min(j + prefetch_rows, a.prefetch_last)), d, registers * lanes);
         var v: [registers]F = undefined;
         inline for (0..registers) |c| v[c] = load(kv, row, d + c * lanes);
         inline for (0..rows) |r| {
