@@ -77,11 +77,11 @@ function isProjector(name: string): boolean {
 }
 
 /** Which weights a folder holds, judged by names alone; undefined when there are none that can be opened. */
-export type FolderContent =
+type FolderContent =
   | { readonly format: "safetensors"; readonly single: string | undefined }
   | { readonly format: "gguf"; readonly candidates: readonly GgufCandidate[] };
 
-export function folderContent(folder: string): FolderContent | undefined {
+function folderContent(folder: string): FolderContent | undefined {
   const names = readdirSync(folder);
   if (names.includes("config.json")) {
     const safetensors = names.filter((name) => name.endsWith(".safetensors"));

@@ -11,17 +11,22 @@ const RENEW_MS = 2_000;
 const STALE_MS = 20_000;
 const POLL_MS = 250;
 
+/** The locks that this process holds: a lock with its number that is not here is that of a process before it. */
+const held = new Set<string>();
+
 /** Runs `action` while holding the lock file at `path`, waiting for its present owner first. */
 export async function withLock<T>(path: string, action: () => Promise<T>): Promise<T> {
   while (!tryLock(path)) {
     if (ageMs(path) > STALE_MS || ownerDied(path)) rmSync(path, { force: true });
     else await Bun.sleep(POLL_MS);
   }
+  held.add(path);
   const renewal = setInterval(() => renew(path), RENEW_MS);
   try {
     return await action();
   } finally {
     clearInterval(renewal);
+    held.delete(path);
     rmSync(path, { force: true });
   }
 }
@@ -50,6 +55,7 @@ function ownerDied(path: string): boolean {
   }
   const [host, pid] = owner.split(" ");
   if (host !== hostname() || !/^\d+$/.test(pid ?? "")) return false;
+  if (Number(pid) === process.pid) return !held.has(path);
   try {
     process.kill(Number(pid), 0);
     return false;

@@ -6,7 +6,7 @@ import { type GgufCandidate, groupGgufFiles } from "./checkpoint.ts";
 import { INDEX_FILE, SINGLE_FILE } from "./safetensors-folder.ts";
 
 /** What goes with safetensors weights, where the repository has it. */
-export const COMPANION_FILES = [
+const COMPANION_FILES = [
   "config.json",
   "generation_config.json",
   "tokenizer.json",

@@ -97,15 +97,22 @@ export class FakeHub {
       return Response.json({ _id: "1", id, sha: repository.commit, private: false, downloads: 0, likes: 0 });
     }
     if (pathname === `/api/models/${id}/tree/${repository.commit}`) return Response.json(listing(repository));
-    const prefix = `/${id}/resolve/${repository.commit}/`;
-    const file = pathname.startsWith(prefix) ? decodeURIComponent(pathname.slice(prefix.length)) : "";
-    const bytes = repository.files[file];
-    if (bytes === undefined)
+    const match = /\/resolve\/([^/]+)\/(.+)$/.exec(pathname);
+    const file = decodeURIComponent(match?.[2] ?? "");
+    const bytes = ["main", repository.commit].includes(match?.[1] ?? "") ? repository.files[file] : undefined;
+    if (bytes === undefined) {
       return refusal(404, pathname.includes("/revision/") ? "RevisionNotFound" : "EntryNotFound");
-    if (server === "hub" && bytes.length > LFS_BYTES) {
-      return Response.redirect(`http://127.0.0.1:${this.#storage.port}${pathname}`, 302);
     }
-    return this.#transfer(file, bytes, request.headers.get("Range"));
+    if (server === "storage") return this.#transfer(file, bytes, request.headers.get("Range"));
+    const isLarge = bytes.length > LFS_BYTES;
+    const headers = {
+      "X-Repo-Commit": repository.commit,
+      ETag: `"${isLarge ? sha256(bytes) : gitBlobHash(bytes)}"`,
+      ...(isLarge ? { "X-Linked-Etag": `"${sha256(bytes)}"`, "X-Linked-Size": String(bytes.length) } : {}),
+    };
+    if (!isLarge) return this.#transfer(file, bytes, request.headers.get("Range"), headers);
+    const location = `http://127.0.0.1:${this.#storage.port}${pathname}`;
+    return new Response(null, { status: 302, headers: { ...headers, Location: location } });
   }
 
   #findRepository(pathname: string): [string, FakeRepository] | undefined {
@@ -114,7 +121,12 @@ export class FakeHub {
     );
   }
 
-  #transfer(file: string, content: Uint8Array, range: string | null): Response {
+  #transfer(
+    file: string,
+    content: Uint8Array,
+    range: string | null,
+    headers: Readonly<Record<string, string>> = {},
+  ): Response {
     const bytes = this.corrupted.has(file) ? content.map((byte) => byte ^ 1) : content;
     const start = this.ignoreRanges ? 0 : Number(/^bytes=(\d+)-$/.exec(range ?? "")?.[1] ?? 0);
     const part = bytes.subarray(start);
@@ -128,9 +140,9 @@ export class FakeHub {
       });
       return Response.redirect(`http://127.0.0.1:${portOf(this.#severing)}/`, 307);
     }
-    if (start === 0) return new Response(part);
+    if (start === 0) return new Response(part, { headers });
     const contentRange = `bytes ${start}-${bytes.length - 1}/${bytes.length}`;
-    return new Response(part, { status: 206, headers: { "Content-Range": contentRange } });
+    return new Response(part, { status: 206, headers: { ...headers, "Content-Range": contentRange } });
   }
 }
 

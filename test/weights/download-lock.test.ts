@@ -36,12 +36,15 @@ test("the lock of a process that died here is taken at once", async () => {
   const path = newPath();
   const child = Bun.spawn(["true"]);
   await child.exited;
-  writeFileSync(path, `${hostname()} ${child.pid}`);
-  expect(await elapsedMs(() => withLock(path, async () => {}))).toBeLessThan(200);
+  // A container often gives the same number to the process that it starts again.
+  for (const pid of [child.pid, process.pid]) {
+    writeFileSync(path, `${hostname()} ${pid}`);
+    expect(await elapsedMs(() => withLock(path, async () => {}))).toBeLessThan(200);
+  }
 });
 
 test("the lock of a live process, or of another machine, is waited for", async () => {
-  for (const owner of [`${hostname()} ${process.pid}`, "elsewhere 1"]) {
+  for (const owner of [`${hostname()} ${process.ppid}`, "elsewhere 1"]) {
     const path = newPath();
     writeFileSync(path, owner);
     setTimeout(() => rmSync(path), 300);
