@@ -9,6 +9,8 @@ export interface ServerOptions extends Omit<AppOptions, "lifecycle"> {
   readonly hostname: string;
   /** 0 takes any free port. */
   readonly port: number;
+  /** Closes connections without a request after this time; requests in progress are never cut. 0, the default: never. */
+  readonly idleTimeoutSeconds?: number;
 }
 
 export interface RunningServer {
@@ -37,8 +39,8 @@ export function startServer(options: ServerOptions): RunningServer {
     app.listen({
       hostname,
       port: options.port,
-      // Long prefills and silent streams are normal; keep-alives and the engine end what hangs.
-      idleTimeout: 0,
+      // Requests switch it off for themselves: long prefills and silent streams are normal.
+      idleTimeout: options.idleTimeoutSeconds ?? 0,
       // Elysia's default would let a second server share the port and take half of the requests.
       reusePort: false,
       maxRequestBodySize: LIMITS.transportBodyBytes,

@@ -49,7 +49,7 @@ test("stopping lets open streams finish and refuses new requests meanwhile", asy
   expect(done).toBe(true);
   expect(chunks.map(({ choices }) => choices[0]?.delta.content ?? "").join("")).toBe("d".repeat(60));
   expect(await stopped).toEqual({ forced: false });
-  expect(stream()).rejects.toThrow();
+  await expect(stream()).rejects.toThrow();
 });
 
 test("what does not end in time is ended, and its client is told", async () => {

@@ -1,5 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import { LIMITS } from "../../src/server/limits.ts";
+import type { ChatCompletion } from "../../src/server/openai/responses.ts";
 import {
   CHAT,
   COMPLETIONS,
@@ -105,17 +106,18 @@ describe("silence", () => {
     });
   });
 
-  test("longer than the transport's own patience does not end a stream or an answer", async () => {
-    const script = () => says("late", { prefillDelayMs: 13_000 });
-    await withServer({ script, settings: { keepAliveIntervalMs: 60_000 } }, async ({ url }) => {
+  test("longer than the idle time of connections ends no stream and no answer", async () => {
+    const script = () => says("late", { prefillDelayMs: 5_500 });
+    const options = { script, idleTimeoutSeconds: 1, settings: { keepAliveIntervalMs: 60_000 } };
+    await withServer(options, async ({ url }) => {
       const [streamed, whole] = await Promise.all([
         send(url, CHAT, { stream: true }).then((response) => readEvents(response)),
-        send(url, CHAT, {}).then((response) => response.json()),
+        send(url, CHAT, {}).then((response) => response.json() as Promise<ChatCompletion>),
       ]);
       expect(streamed.done).toBe(true);
-      expect(whole.choices[0].message.content).toBe("late");
+      expect(whole.choices[0]?.message.content).toBe("late");
     });
-  }, 20_000);
+  }, 15_000);
 });
 
 describe("a client that does not read", () => {

@@ -1,0 +1,84 @@
+import { describe, expect, test } from "bun:test";
+import packageJson from "../../package.json" with { type: "json" };
+import { ModelRegistry } from "../../src/server/served-model.ts";
+import { expectMistralError } from "../support/expect-error.ts";
+import { CHAT, COMPLETIONS, harness, minimalBody, post } from "./harness.ts";
+
+const get = (path: string, made = harness()) => made.app.handle(new Request(`http://localhost${path}`));
+
+test("the root says what answers", async () => {
+  const { name, version } = packageJson;
+  expect(await (await get("/")).json()).toEqual({ name, version, models: ["test/scripted"] });
+});
+
+test("models are listed in OpenAI's shape", async () => {
+  const model = {
+    id: "test/scripted",
+    object: "model",
+    created: 1_700_000_000,
+    owned_by: "mistral.ts",
+    max_model_len: 4096,
+  };
+  expect(await (await get("/v1/models")).json()).toEqual({ object: "list", data: [model] });
+  for (const name of ["test/scripted", "test%2Fscripted", "default"]) {
+    expect(await (await get(`/v1/models/${name}`)).json()).toEqual(model);
+  }
+  expect((await get("/v1/models/other")).status).toBe(404);
+});
+
+test("a name can mean one model only, and there is always one", () => {
+  const [model] = harness().models.list();
+  expectMistralError(() => new ModelRegistry([]), "invalid_configuration", "no model");
+  expectMistralError(() => new ModelRegistry([model!, model!]), "invalid_configuration", "test/scripted");
+  expectMistralError(
+    () => new ModelRegistry([{ ...model!, id: "default" }]),
+    "invalid_configuration",
+    "default",
+  );
+});
+
+describe("what has no effect", () => {
+  for (const path of [CHAT, COMPLETIONS]) {
+    for (const stream of [false, true]) {
+      test(`is told in a header of ${path}${stream ? ", streamed" : ""}, and logged once`, async () => {
+        const made = harness();
+        const body = { ...minimalBody(path), stream, user: "u", made_up: 1, metadata: null };
+        for (let time = 0; time < 2; time += 1) {
+          const response = await post(made.app, path, body);
+          expect(response.status).toBe(200);
+          expect(response.headers.get("x-mistral-warning")).toBe(
+            "parameter 'user' has no effect here; unknown parameter 'made_up' is ignored",
+          );
+          await response.text();
+        }
+        expect(made.log).toHaveLength(2);
+      });
+    }
+  }
+
+  test("is not claimed of a request that names nothing of the kind", async () => {
+    expect((await post(harness().app, CHAT, minimalBody(CHAT))).headers.get("x-mistral-warning")).toBeNull();
+  });
+
+  test("cannot break the header, whatever the field is called", async () => {
+    const fields = { "a\r\nset-cookie: b": 1, "\u{1f600}": 2, ["y".repeat(5_000)]: 3 };
+    const response = await post(harness().app, CHAT, { ...minimalBody(CHAT), ...fields });
+    expect(response.status).toBe(200);
+    expect(response.headers.get("set-cookie")).toBeNull();
+    expect(response.headers.get("x-mistral-warning")).toContain("'a??set-cookie: b'");
+  });
+});
+
+test("null is taken wherever a field may be left out, and so are values that ask for nothing", async () => {
+  const { CHAT_PARAMETERS } = await import("../../src/server/openai/chat-parameters.ts");
+  const { COMPLETION_PARAMETERS } = await import("../../src/server/openai/completion-parameters.ts");
+  for (const [path, table] of [
+    [CHAT, CHAT_PARAMETERS],
+    [COMPLETIONS, COMPLETION_PARAMETERS],
+  ] as const) {
+    const nulls = Object.fromEntries(Object.keys(table).map((field) => [field, null]));
+    expect((await post(harness().app, path, { ...nulls, ...minimalBody(path) })).status).toBe(200);
+  }
+  const nothing = { tools: [], tool_choice: "auto", response_format: { type: "text" }, modalities: ["text"] };
+  expect((await post(harness().app, CHAT, { ...minimalBody(CHAT), ...nothing })).status).toBe(200);
+});
