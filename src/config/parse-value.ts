@@ -25,8 +25,11 @@ export function parseValue(type: SettingType, text: string): ParsedValue {
       return value >= 0n && value <= U64_MAX ? accept(value) : refuse(type, text);
     }
     case "text":
-    case "path":
       return text.trim() === "" ? refuse(type, text) : accept(text);
+    case "path": {
+      const fits = type.extensions?.some((extension) => text.endsWith(extension)) ?? true;
+      return text.trim() === "" || !fits ? refuse(type, text) : accept(text);
+    }
     case "url":
       return /^https?:\/\//.test(text) && URL.canParse(text) ? accept(text) : refuse(type, text);
     case "choice": {
@@ -54,7 +57,9 @@ export function allowedText(type: SettingType): string {
     case "text":
       return "a text that is not empty";
     case "path":
-      return "a path that is not empty";
+      return type.extensions === undefined
+        ? "a path that is not empty"
+        : `a path that ends in ${type.extensions.join(" or ")}`;
     case "url":
       return "an address that starts with http:// or https://";
     case "choice":

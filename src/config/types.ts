@@ -8,7 +8,7 @@ export type SettingType =
   /** An unsigned integer of 64 bits. */
   | { readonly kind: "u64" }
   | { readonly kind: "text" }
-  | { readonly kind: "path" }
+  | { readonly kind: "path"; readonly extensions?: readonly string[] }
   | { readonly kind: "url" }
   | { readonly kind: "choice"; readonly choices: readonly (string | number)[] }
   /** A flag without a value; `on` says which texts of its variable switch it on, every other text is off. */

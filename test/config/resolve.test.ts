@@ -29,8 +29,11 @@ function examples({ type }: SettingDeclaration): { text: string; value: SettingV
     case "u64":
       return { text: "18446744073709551615", value: 2n ** 64n - 1n, bad: "18446744073709551616" };
     case "text":
-    case "path":
       return { text: "some/thing", value: "some/thing", bad: "  " };
+    case "path": {
+      const path = `some/thing${type.extensions?.[0] ?? ""}`;
+      return { text: path, value: path, bad: type.extensions === undefined ? "  " : "some/thing.txt" };
+    }
     case "url":
       return { text: "https://example.com/hub", value: "https://example.com/hub", bad: "example.com" };
     case "choice":

@@ -39,7 +39,7 @@ export async function serve(resolution: Resolution): Promise<void> {
     import("../../server/listen.ts"),
     import("../../server/served-model.ts"),
   ]);
-  const text = loadText(resolved.checkpointPath, {
+  const { chatTemplateFrom, ...text } = loadText(resolved.checkpointPath, {
     chatTemplate: settings.chatTemplate,
     jinjaExplicit: settings.jinjaExplicit,
   });
@@ -56,7 +56,7 @@ export async function serve(resolution: Resolution): Promise<void> {
     },
   });
   targets.server = server;
-  report(settings, resolved, engine, server, log);
+  report({ settings, resolved, engine, server, chatTemplateFrom }, log);
 }
 
 function startEngine(settings: Settings, resolved: ResolvedModel, log: Log): Promise<ProcessEngine> {
@@ -92,15 +92,18 @@ function logSettings({ settings, sources }: Resolution, log: Log): void {
   log.table("debug", rows);
 }
 
-function report(
-  settings: Settings,
-  resolved: ResolvedModel,
-  engine: ProcessEngine,
-  server: RunningServer,
-  log: Log,
-): void {
+interface Started {
+  readonly settings: Settings;
+  readonly resolved: ResolvedModel;
+  readonly engine: ProcessEngine;
+  readonly server: RunningServer;
+  readonly chatTemplateFrom: string;
+}
+
+function report({ settings, resolved, engine, server, chatTemplateFrom }: Started, log: Log): void {
   const facts = {
     resolved,
+    chatTemplateFrom,
     engine: engine.info,
     cacheType: settings.cacheType === "auto" ? "f16" : settings.cacheType,
     mapped: !settings.noMmap,

@@ -7,6 +7,8 @@ import { formatBytes, formatCount, formatDuration } from "../units.ts";
 export interface StartFacts {
   readonly resolved: ResolvedModel;
   readonly engine: EngineInfo;
+  /** Which file or metadata the chat template came from. */
+  readonly chatTemplateFrom: string;
   readonly cacheType: string;
   readonly mapped: boolean;
   /** Where clients on this machine reach the server. */
@@ -42,6 +44,7 @@ export function startReport(facts: StartFacts): readonly (readonly [string, stri
       "loaded",
       `in ${formatDuration(engine.loadSeconds)}, of which ${facts.mapped ? "mapping" : "reading"} the weights ${formatDuration(engine.mapSeconds)}`,
     ],
+    ["template", facts.chatTemplateFrom],
     ["context", `${formatCount(engine.contextLength)} tokens`],
     [
       "kv cache",

@@ -1,0 +1,92 @@
+/**
+ * What the server needs of a model besides its engine: tokenizer, chat template, the tokens that end an answer and
+ * the sampling values its authors recommend. Reads headers and small files only.
+ */
+
+import { readModelConfig } from "../../models/config.ts";
+import { familyOf } from "../../models/registry.ts";
+import { type GenerationDefaults, parseGenerationDefaults } from "../../server/generation/defaults.ts";
+import { chatTemplateFrom } from "../../text/chat-template.ts";
+import { findChatTemplate } from "../../text/chat-template-source.ts";
+import { tokenizerFromFolder, tokenizerFromGguf } from "../../text/tokenizer.ts";
+import type { ChatTemplate, Tokenizer } from "../../text/types.ts";
+import { openCheckpoint } from "../../weights/checkpoint.ts";
+import type { Checkpoint } from "../../weights/types.ts";
+
+export interface ModelText {
+  readonly tokenizer: Tokenizer;
+  /** Undefined where the model has none; it then only completes raw prompts. */
+  readonly chatTemplate: ChatTemplate | undefined;
+  readonly chatTemplateFrom: string;
+  readonly generationDefaults: GenerationDefaults;
+  readonly eosTokens: readonly number[];
+}
+
+export interface TemplateFiles {
+  readonly chatTemplate: string | undefined;
+  /** The stronger of the two. */
+  readonly jinjaExplicit: string | undefined;
+}
+
+/**
+ * How families write the end of a turn. GGUF files often name only the end of a text in their metadata, and a chat
+ * model that ends its turn would talk on.
+ */
+const END_OF_TURN_TEXTS = [
+  "<|im_end|>",
+  "<|eot_id|>",
+  "<end_of_turn>",
+  "<|end|>",
+  "<|endoftext|>",
+  "<|end_of_text|>",
+];
+
+/** Throws MistralError for malformed files, unknown tokenizers and templates that cannot be used. */
+export function loadText(checkpointPath: string, files: TemplateFiles): ModelText {
+  const checkpoint = openCheckpoint(checkpointPath);
+  const tokenizer =
+    checkpoint.format === "gguf"
+      ? tokenizerFromGguf(checkpoint.metadata)
+      : tokenizerFromFolder(checkpoint.folder);
+  const template = loadTemplate(checkpoint, tokenizer, files);
+  return {
+    tokenizer,
+    chatTemplate: template?.chatTemplate,
+    chatTemplateFrom: template?.from ?? "none",
+    generationDefaults: parseGenerationDefaults(
+      checkpoint.format === "safetensors" ? checkpoint.generationConfig : undefined,
+    ),
+    eosTokens: endTokens(checkpoint, tokenizer),
+  };
+}
+
+function loadTemplate(
+  checkpoint: Checkpoint,
+  tokenizer: Tokenizer,
+  files: TemplateFiles,
+): { readonly from: string; readonly chatTemplate: ChatTemplate } | undefined {
+  const found = findChatTemplate({
+    file: files.jinjaExplicit ?? files.chatTemplate,
+    // Files that happen to lie beside a GGUF file may belong to another model.
+    ...(checkpoint.format === "gguf" ? { ggufMetadata: checkpoint.metadata } : { folder: checkpoint.folder }),
+  });
+  if (found === undefined) return undefined;
+  const plain = chatTemplateFrom(found.template, tokenizer);
+  if (found.toolUse === undefined) return { from: found.from, chatTemplate: plain };
+  const forTools = chatTemplateFrom(found.toolUse, tokenizer);
+  const chatTemplate: ChatTemplate = {
+    source: plain.source,
+    render: (input) => ((input.tools?.length ?? 0) > 0 ? forTools : plain).render(input),
+  };
+  return { from: found.from, chatTemplate };
+}
+
+/** Every token that ends an answer: what the configuration names, the tokenizer's own, and known ends of turn. */
+function endTokens(checkpoint: Checkpoint, tokenizer: Tokenizer): number[] {
+  const named = readModelConfig(checkpoint, familyOf(checkpoint)).endOfTextIds;
+  const known = END_OF_TURN_TEXTS.map((text) => tokenizer.tokenId(text)).filter(
+    (token) => token !== undefined && tokenizer.isSpecial(token),
+  );
+  const tokens = [...named, tokenizer.eosToken, ...known].filter((token) => token !== undefined);
+  return [...new Set(tokens)].sort((a, b) => a - b);
+}
