@@ -3,33 +3,18 @@
  * serves; tests name another, to see the process survive a runner that fails on demand.
  */
 
+import type { ModelLoadOptions } from "../models/load-model.ts";
+import type { ModelInfo } from "../models/loaded-model.ts";
 import type { ModelRunner } from "../models/step.ts";
 import type { EngineInfo } from "./messages.ts";
 
-/** Plain data, so that it crosses to the engine process as it is. */
-export interface RunnerOptions {
-  readonly path: string;
-  readonly threads: number;
-  readonly sequencesMax: number;
-  readonly tokensMax: number;
-  /** Shortens the model's own context. */
-  readonly contextLengthMax?: number;
-  readonly kvCacheType: "f32" | "f16" | "bf16";
-  /** Memory for keys and values; chosen by the loader when absent. */
-  readonly kvMemoryBytes?: number;
-  readonly blockSize: number;
-  readonly mmap: boolean;
-}
+/** The loader's options that are plain data, so that they cross to the engine process as they are. */
+export type RunnerOptions = Omit<ModelLoadOptions, "onProgress">;
 
-export interface RunnerInfo {
-  readonly architecture: string;
-  readonly weightBytes: number;
-  readonly kvBytes: number;
-  readonly loadSeconds: number;
-  readonly mapSeconds: number;
-  readonly threads: number;
-  readonly instructionSet: string;
-}
+export type RunnerInfo = Pick<
+  ModelInfo,
+  "architecture" | "weightBytes" | "kvBytes" | "loadSeconds" | "mapSeconds" | "threads" | "instructionSet"
+>;
 
 export interface LoadedRunner extends ModelRunner {
   readonly info: RunnerInfo;

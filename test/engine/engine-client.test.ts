@@ -133,7 +133,8 @@ test.each([
 ])(
   "a model that %s ends every open request with an error and is started again",
   async (_how, token, text) => {
-    const engine = await start("stepMs=1", { hangTimeoutMs: 300 });
+    const lines: string[] = [];
+    const engine = await start("stepMs=1", { hangTimeoutMs: 300, log: (line) => lines.push(line) });
     const bystander = engine.generate(endless)[Symbol.asyncIterator]();
     await untilTokens(bystander);
     const culprit = await collect(engine.generate(request(0, { promptTokens: Int32Array.of(token) })));
@@ -142,6 +143,7 @@ test.each([
     expect<unknown>((await drain(bystander)).at(-1)).toEqual(error);
     await until(() => engine.state === "ready");
     expect(tokensOf(await collect(engine.generate(request(0))))).toHaveLength(8);
+    expect(lines.filter((line) => line.includes("starting it again"))).toHaveLength(1);
   },
 );
 

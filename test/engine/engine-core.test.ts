@@ -156,6 +156,21 @@ test("a short prompt that arrives behind a long one starts beside it", () => {
   expect(outcomes.of(2).tokens).toEqual([]);
 });
 
+test("a preempted request goes on before later ones start", () => {
+  const { core, outcomes } = engine({ blockCount: 9 });
+  const requests = [1, 2, 3].map((id) => request(id, { promptTokens: promptOf(12, id), maxTokens: 12 }));
+  for (const each of requests) core.submit(each);
+  const ended: number[] = [];
+  while (core.hasWork) {
+    const report = core.step();
+    outcomes.add(report);
+    ended.push(...report.ends.map(({ id }) => id));
+  }
+  expect(core.statistics().preemptions).toBe(1);
+  expect(ended).toEqual([1, 2, 3]);
+  for (const each of requests) expect(outcomes.of(each.id).tokens).toEqual(runAlone(each).tokens);
+});
+
 test("a prompt holds all the blocks it needs from its first chunk on", () => {
   const { core } = engine({ tokensMax: 8 });
   core.submit(request(1, { promptTokens: promptOf(41, 1) }));

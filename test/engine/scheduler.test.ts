@@ -140,10 +140,10 @@ test("a preempted sequence gives its place in the token budget to others", () =>
 
 test("the latest sequence keeps its blocks when none is left for it, and nobody overtakes it", () => {
   const plan = planFor({
-    freeBlocks: 0,
-    running: [generating(1, 6), generating(2, 9, [7, 8])],
+    freeBlocks: 3,
+    limits: { blockCount: 33 },
+    running: [generating(1, 6), sequence(2, 20, 4, [7])],
     waiting: [sequence(3, 2, 0)],
-    kv: { matchedBlocks: () => 1 },
   });
   expect(plan.preempted).toEqual([]);
   expect(ids(plan.sequences)).toEqual([1]);
