@@ -11,8 +11,9 @@ import { describeTensor, rankOf, rowElements, sameLeading, type Tensor } from ".
 export type Activation = "silu" | "gelu_tanh" | "gelu";
 const ACTIVATION_CODES: Record<Activation, number> = { silu: 0, gelu_tanh: 1, gelu: 2 };
 
-function check(condition: boolean, op: OpName, message: string): asserts condition {
-  if (!condition) throw new Error(`${op}: ${message}`);
+/** The message is only made when it is needed: a load records hundreds of ops. */
+function check(condition: boolean, op: OpName, message: () => string): asserts condition {
+  if (!condition) throw new Error(`${op}: ${message()}`);
 }
 
 /** Checks the type and everything but the leading dimension. */
@@ -21,7 +22,7 @@ function expectInner(op: OpName, tensor: Tensor, dtype: DType, inner: readonly n
   check(
     same && tensor.dtype === dtype,
     op,
-    `${describeTensor(tensor)} must be ${dtype} [*, ${inner.join(", ")}]`,
+    () => `${describeTensor(tensor)} must be ${dtype} [*, ${inner.join(", ")}]`,
   );
 }
 
@@ -29,14 +30,14 @@ function expectInner(op: OpName, tensor: Tensor, dtype: DType, inner: readonly n
 function expectVector(op: OpName, tensor: Tensor, length: number): void {
   const { symbol, plus } = tensor.leading;
   const ok = rankOf(tensor) === 1 && tensor.dtype === "f32" && symbol === undefined && plus === length;
-  check(ok, op, `${describeTensor(tensor)} must be f32 [${length}]`);
+  check(ok, op, () => `${describeTensor(tensor)} must be f32 [${length}]`);
 }
 
 function expectSameRows(op: OpName, tensor: Tensor, like: Tensor): void {
   check(
     sameLeading(tensor.leading, like.leading),
     op,
-    `${describeTensor(tensor)} and ${describeTensor(like)} must have the same leading dimension`,
+    () => `${describeTensor(tensor)} and ${describeTensor(like)} must have the same leading dimension`,
   );
 }
 
@@ -51,7 +52,7 @@ export interface EmbedOptions {
 
 /** Token embeddings: f32 `[tokens, dim]`. */
 export function embed(program: ProgramBuilder, { name, table, ids, scale }: EmbedOptions): Tensor {
-  check(rankOf(table) === 2, "embed", `${describeTensor(table)} must have rank 2`);
+  check(rankOf(table) === 2, "embed", () => `${describeTensor(table)} must have rank 2`);
   expectInner("embed", ids, "i32", []);
   const out = program.activation(name, [ids.leading, table.inner[0]!]);
   program.record("embed", { out, table, ids }, { scale });
@@ -103,16 +104,24 @@ export interface MatmulOptions {
 /** Products with each weight side by side: f32 `[tokens, sum n_i]`. */
 export function matmul(program: ProgramBuilder, options: MatmulOptions): Tensor {
   const { name, x, weights, biases = [], residual, keep = false } = options;
-  check(rankOf(x) === 2, "matmul", `${describeTensor(x)} must have rank 2`);
+  check(rankOf(x) === 2, "matmul", () => `${describeTensor(x)} must have rank 2`);
   check(
     weights.length >= 1 && weights.length <= 3,
     "matmul",
-    `${weights.length} weights; one to three can be fused`,
+    () => `${weights.length} weights; one to three can be fused`,
   );
-  check(biases.length <= weights.length, "matmul", `${biases.length} biases for ${weights.length} weights`);
+  check(
+    biases.length <= weights.length,
+    "matmul",
+    () => `${biases.length} biases for ${weights.length} weights`,
+  );
   let width = 0;
   weights.forEach((weight, index) => {
-    check(weight.leading.symbol === undefined, "matmul", `${describeTensor(weight)} must have constant rows`);
+    check(
+      weight.leading.symbol === undefined,
+      "matmul",
+      () => `${describeTensor(weight)} must have constant rows`,
+    );
     expectInner("matmul", weight, weight.dtype, x.inner);
     const bias = biases[index];
     if (bias !== undefined) expectVector("matmul", bias, weight.leading.plus);
@@ -154,11 +163,11 @@ export function rope(
   program: ProgramBuilder,
   { x, table, interleaved }: { readonly x: Tensor; readonly table: Tensor; readonly interleaved: boolean },
 ): void {
-  check(rankOf(x) === 3 && x.dtype === "f32", "rope", `${describeTensor(x)} must be f32 of rank 3`);
-  check(rankOf(table) === 3, "rope", `${describeTensor(table)} must have rank 3`);
+  check(rankOf(x) === 3 && x.dtype === "f32", "rope", () => `${describeTensor(x)} must be f32 of rank 3`);
+  check(rankOf(table) === 3, "rope", () => `${describeTensor(table)} must have rank 3`);
   const pairs = table.inner[1]!;
   expectInner("rope", table, "f32", [2, pairs]);
-  check(2 * pairs <= x.inner[1]!, "rope", `${pairs} pairs do not fit ${describeTensor(x)}`);
+  check(2 * pairs <= x.inner[1]!, "rope", () => `${pairs} pairs do not fit ${describeTensor(x)}`);
   expectSameRows("rope", table, x);
   program.record("rope", { x, table }, { interleaved: interleaved ? 1 : 0 });
 }
@@ -174,9 +183,9 @@ function expectCache(op: OpName, { keys, values }: LayerCache, kvHeads: number, 
     check(
       rankOf(cache) === 4 && cache.inner[0] === kvHeads && cache.inner[2] === headDim,
       op,
-      `${describeTensor(cache)} must be [blocks, ${kvHeads}, block size, ${headDim}]`,
+      () => `${describeTensor(cache)} must be [blocks, ${kvHeads}, block size, ${headDim}]`,
     );
-    check(["f32", "f16", "bf16"].includes(cache.dtype), op, `a cache cannot be ${cache.dtype}`);
+    check(["f32", "f16", "bf16"].includes(cache.dtype), op, () => `a cache cannot be ${cache.dtype}`);
   }
 }
 
@@ -191,7 +200,7 @@ export interface KvWriteOptions {
 
 /** Stores the step's keys and values in the cache. */
 export function kvWrite(program: ProgramBuilder, { k, v, slotMapping, cache }: KvWriteOptions): void {
-  check(rankOf(k) === 3, "kv_write", `${describeTensor(k)} must have rank 3`);
+  check(rankOf(k) === 3, "kv_write", () => `${describeTensor(k)} must have rank 3`);
   expectInner("kv_write", v, "f32", k.inner);
   expectInner("kv_write", slotMapping, "i32", []);
   expectSameRows("kv_write", v, k);
@@ -223,16 +232,20 @@ export interface PagedAttentionOptions {
 /** Causal attention over the paged cache: f32 `[tokens, heads * headDim]`. */
 export function pagedAttention(program: ProgramBuilder, options: PagedAttentionOptions): Tensor {
   const { name, q, cache, blockTables, sequenceStarts, contextLengths, sinks } = options;
-  check(rankOf(q) === 3, "paged_attention", `${describeTensor(q)} must have rank 3`);
+  check(rankOf(q) === 3, "paged_attention", () => `${describeTensor(q)} must have rank 3`);
   const [heads, headDim] = q.inner as [number, number];
   const kvHeads = cache.keys.inner[0] ?? 0;
   expectCache("paged_attention", cache, kvHeads, headDim);
   check(
     kvHeads > 0 && heads % kvHeads === 0,
     "paged_attention",
-    `${heads} heads do not share ${kvHeads} key heads`,
+    () => `${heads} heads do not share ${kvHeads} key heads`,
   );
-  check(rankOf(blockTables) === 2, "paged_attention", `${describeTensor(blockTables)} must have rank 2`);
+  check(
+    rankOf(blockTables) === 2,
+    "paged_attention",
+    () => `${describeTensor(blockTables)} must have rank 2`,
+  );
   expectInner("paged_attention", contextLengths, "i32", []);
   expectInner("paged_attention", sequenceStarts, "i32", []);
   expectSameRows("paged_attention", blockTables, contextLengths);
@@ -240,7 +253,7 @@ export function pagedAttention(program: ProgramBuilder, options: PagedAttentionO
   check(
     sameLeading(sequenceStarts.leading, { symbol, plus: plus + 1 }),
     "paged_attention",
-    `${describeTensor(sequenceStarts)} must have one entry more than ${describeTensor(contextLengths)}`,
+    () => `${describeTensor(sequenceStarts)} must have one entry more than ${describeTensor(contextLengths)}`,
   );
   if (sinks !== undefined) expectVector("paged_attention", sinks, heads);
   const out = program.activation(name, [q.leading, heads * headDim]);
@@ -274,7 +287,7 @@ export function gatedMul(
   check(
     rankOf(gateUp) === 2 && Number.isInteger(width),
     "gated_mul",
-    `${describeTensor(gateUp)} must be [*, 2 * width]`,
+    () => `${describeTensor(gateUp)} must be [*, 2 * width]`,
   );
   const out = program.activation(name, [gateUp.leading, width]);
   program.record("gated_mul", { out, gate_up: gateUp }, { activation: ACTIVATION_CODES[activation] });
@@ -286,7 +299,11 @@ export function gatherRows(
   program: ProgramBuilder,
   { name, x, indices }: { readonly name: string; readonly x: Tensor; readonly indices: Tensor },
 ): Tensor {
-  check(rankOf(x) === 2 && x.dtype === "f32", "gather_rows", `${describeTensor(x)} must be f32 of rank 2`);
+  check(
+    rankOf(x) === 2 && x.dtype === "f32",
+    "gather_rows",
+    () => `${describeTensor(x)} must be f32 of rank 2`,
+  );
   expectInner("gather_rows", indices, "i32", []);
   const out = program.activation(name, [indices.leading, x.inner[0]!]);
   program.record("gather_rows", { out, x, indices });
@@ -298,7 +315,7 @@ export function softCap(
   program: ProgramBuilder,
   { x, cap }: { readonly x: Tensor; readonly cap: number },
 ): void {
-  check(cap > 0, "soft_cap", `the cap ${cap} must be positive`);
+  check(cap > 0, "soft_cap", () => `the cap ${cap} must be positive`);
   program.record("soft_cap", { x }, { cap });
 }
 
@@ -330,7 +347,7 @@ export function sample(program: ProgramBuilder, options: SampleOptions): void {
   check(
     sameLeading(adjustmentStarts.leading, { symbol, plus: plus + 1 }),
     "sample",
-    `${describeTensor(adjustmentStarts)} must have one entry more than ${describeTensor(logits)}`,
+    () => `${describeTensor(adjustmentStarts)} must have one entry more than ${describeTensor(logits)}`,
   );
   expectInner("sample", topLogprobs, "f32", topTokens.inner);
   program.record("sample", {
