@@ -29,8 +29,6 @@ export interface HarnessOptions {
   readonly chatTemplate?: ChatTemplate | undefined;
   readonly generationDefaults?: GenerationDefaults;
   readonly settings?: Partial<ServerSettings>;
-  /** Of `withServer` alone. */
-  readonly idleTimeoutSeconds?: number;
 }
 
 export interface Harness {

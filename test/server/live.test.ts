@@ -1,4 +1,5 @@
 import { describe, expect, test } from "bun:test";
+import { join } from "node:path";
 import { LIMITS } from "../../src/server/limits.ts";
 import type { ChatCompletion } from "../../src/server/openai/responses.ts";
 import {
@@ -107,16 +108,20 @@ describe("silence", () => {
   });
 
   test("longer than the idle time of connections ends no stream and no answer", async () => {
-    const script = () => says("late", { prefillDelayMs: 5_500 });
-    const options = { script, idleTimeoutSeconds: 1, settings: { keepAliveIntervalMs: 60_000 } };
-    await withServer(options, async ({ url }) => {
+    const child = Bun.spawn([process.execPath, join(import.meta.dir, "slow-server.ts")], { stdout: "pipe" });
+    try {
+      const { value } = await child.stdout.getReader().read();
+      const url = new TextDecoder().decode(value).trim();
       const [streamed, whole] = await Promise.all([
         send(url, CHAT, { stream: true }).then((response) => readEvents(response)),
         send(url, CHAT, {}).then((response) => response.json() as Promise<ChatCompletion>),
       ]);
       expect(streamed.done).toBe(true);
       expect(whole.choices[0]?.message.content).toBe("late");
-    });
+    } finally {
+      child.kill();
+      await child.exited;
+    }
   }, 15_000);
 });
 
