@@ -32,11 +32,15 @@ function setRowParameters(model: LoadedModel, row: number): void {
   model.inputs.adjustmentStarts[row + 1] = 0;
 }
 
-/**
- * Runs one step with these chunks. Answers the logits of each chunk's rows (a copy), or with `lastRowOnly` of its
- * last row.
- */
-export function runStep(model: LoadedModel, chunks: readonly Chunk[], lastRowOnly = false): Float32Array[][] {
+/** Which rows of each chunk have logits. */
+export type LogitRows = "all" | "last" | "none";
+
+/** Runs one step with these chunks. Answers the logits of each chunk's rows, as a copy. */
+export function runStep(
+  model: LoadedModel,
+  chunks: readonly Chunk[],
+  wanted: LogitRows = "all",
+): Float32Array[][] {
   const { inputs, limits } = model;
   const { blockSize, blocksPerSequenceMax, vocabularySize } = limits;
   let tokens = 0;
@@ -55,7 +59,7 @@ export function runStep(model: LoadedModel, chunks: readonly Chunk[], lastRowOnl
       inputs.positions[tokens] = position;
       inputs.slotMapping[tokens] =
         blockOf(model, chunk.sequence, Math.floor(position / blockSize)) * blockSize + (position % blockSize);
-      if (!lastRowOnly || offset === chunk.tokens.length - 1) {
+      if (wanted === "all" || (wanted === "last" && offset === chunk.tokens.length - 1)) {
         setRowParameters(model, rows);
         inputs.logitRows[rows++] = tokens;
       }
@@ -67,7 +71,7 @@ export function runStep(model: LoadedModel, chunks: readonly Chunk[], lastRowOnl
   const logits = model.logits(rows);
   let row = 0;
   return chunks.map((chunk) =>
-    Array.from({ length: lastRowOnly ? 1 : chunk.tokens.length }, () => {
+    Array.from({ length: { all: chunk.tokens.length, last: 1, none: 0 }[wanted] }, () => {
       const start = row++ * vocabularySize;
       return logits.slice(start, start + vocabularySize);
     }),

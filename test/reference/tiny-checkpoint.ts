@@ -214,15 +214,12 @@ function ggufMetadata(golden: Golden, rope: RopeParameters): Record<string, Gguf
     add("rope.scaling.factor", "f32", rope.factor);
     add("rope.scaling.original_context_length", "u32", rope.original_max_position_embeddings);
   }
+  if (config.use_sliding_window === true) {
+    const slides = (config.layer_types as string[]).map((type) => type === "sliding_attention");
+    metadata[`${architecture}.attention.sliding_window_pattern`] = { type: "bool[]", value: slides };
+  }
   metadata["tokenizer.ggml.eos_token_id"] = { type: "u32", value: config.eos_token_id as number };
   return metadata;
-}
-
-/**
- * Whether a GGUF file can hold the model. The qwen2 architecture has no key for a window on some of the layers.
- */
-export function hasGgufForm({ config }: Golden): boolean {
-  return config.use_sliding_window !== true;
 }
 
 /** Writes the GGUF twin of a model: the same values in llama.cpp's order and under its names. */
