@@ -4,18 +4,8 @@
  * configuration. Formats of weights are nobody's business here.
  */
 
-import {
-  embed,
-  gatedMul,
-  gatherRows,
-  kvWrite,
-  matmul,
-  pagedAttention,
-  rmsNorm,
-  rope,
-  ropeTable,
-  softCap,
-} from "../graph/record.ts";
+import { embed, gatedMul, gatherRows, matmul, rmsNorm, softCap } from "../graph/record.ts";
+import { kvWrite, pagedAttention, rope, ropeTable } from "../graph/record-attention.ts";
 import type { Tensor } from "../graph/tensor.ts";
 import type { ModelConfig, RopeKind } from "./config.ts";
 import type { ModelRecording } from "./family.ts";

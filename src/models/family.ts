@@ -4,7 +4,7 @@
  */
 
 import type { ProgramBuilder } from "../graph/builder.ts";
-import type { LayerCache } from "../graph/record.ts";
+import type { LayerCache } from "../graph/record-attention.ts";
 import type { Tensor } from "../graph/tensor.ts";
 import type { ArchitectureFacts, ModelConfig, RopeKind } from "./config.ts";
 import type { StepInputName } from "./step-memory.ts";

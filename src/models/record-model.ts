@@ -6,7 +6,8 @@
 import { DTYPES, type DType } from "../backend/dtype.ts";
 import { MistralError } from "../errors.ts";
 import { ProgramBuilder, type RecordedProgram } from "../graph/builder.ts";
-import { type LayerCache, sample } from "../graph/record.ts";
+import { sample } from "../graph/record.ts";
+import type { LayerCache } from "../graph/record-attention.ts";
 import type { Tensor } from "../graph/tensor.ts";
 import type { Checkpoint, TensorEntry } from "../weights/types.ts";
 import type { ModelConfig, RopeKind } from "./config.ts";

@@ -8,7 +8,8 @@ import {
   TENSOR_WORDS,
 } from "../../src/graph/format.ts";
 import { OPS } from "../../src/graph/ops.ts";
-import { embed, matmul, pagedAttention, rmsNorm, rope, ropeTable } from "../../src/graph/record.ts";
+import { embed, matmul, rmsNorm } from "../../src/graph/record.ts";
+import { pagedAttention, rope, ropeTable } from "../../src/graph/record-attention.ts";
 
 function start() {
   const program = new ProgramBuilder();
