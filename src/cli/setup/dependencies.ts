@@ -8,6 +8,7 @@ import { join } from "node:path";
 import { MistralError } from "../../errors.ts";
 import { formatByteRate, formatBytes } from "../units.ts";
 import { type SetupOutput, SetupStep } from "./report.ts";
+import { runTool } from "./tool.ts";
 
 const STAMP = ".setup-stamp";
 
@@ -33,17 +34,8 @@ export async function installDependencies(root: string, output: SetupOutput): Pr
   const step = new SetupStep(output, "dependencies", "installing the packages of bun.lock", () => {
     return `${countPackages(modules)} packages in place`;
   });
-  const child = Bun.spawn([process.execPath, "install", "--frozen-lockfile", "--no-progress"], {
-    cwd: root,
-    stdin: "ignore",
-    stdout: "pipe",
-    stderr: "pipe",
-  });
-  const [stdout, stderr, status] = await Promise.all([
-    new Response(child.stdout).text(),
-    new Response(child.stderr).text(),
-    child.exited,
-  ]);
+  const command = [process.execPath, "install", "--frozen-lockfile", "--no-progress"];
+  const { status, stdout, stderr } = await runTool(command, root);
   if (status !== 0) {
     step.fail("installation failed");
     throw new MistralError("network", installationFailure(`${stderr}\n${stdout}`, status));

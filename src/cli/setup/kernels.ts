@@ -19,6 +19,7 @@ import { supportedInstructionSets } from "../../backend/instruction-set.ts";
 import { MistralError } from "../../errors.ts";
 import { formatBytes } from "../units.ts";
 import { type SetupOutput, SetupStep } from "./report.ts";
+import { runTool } from "./tool.ts";
 
 /** The best level of this processor, or every level of its architecture. */
 export type KernelLevels = "native" | "all";
@@ -55,8 +56,9 @@ export async function buildKernels(root: string, levels: KernelLevels, output: S
   const zig = zigExecutable(root);
   const sources = hashSources(root);
   const wanted = levelsToBuild(levels);
-  const prefix = join(root, "zig-out", ".new");
-  rmSync(prefix, { recursive: true, force: true });
+  // Of this process alone: a compiler that outlives an interrupted set-up must not write among our files.
+  const prefix = join(root, "zig-out", `.new-${process.pid}`);
+  removeAbandonedBuilds(root);
   const step = new SetupStep(
     output,
     "kernels",
@@ -64,17 +66,8 @@ export async function buildKernels(root: string, levels: KernelLevels, output: S
     () => `${listLibraries(join(prefix, "lib")).length} libraries ready`,
   );
   const options = ["--release", ...(wanted === "all" ? [] : [`-Dlevels=${wanted}`])];
-  const child = Bun.spawn([zig, "build", ...options, "--prefix", prefix, "--color", "off"], {
-    cwd: root,
-    stdin: "ignore",
-    stdout: "pipe",
-    stderr: "pipe",
-  });
-  const [stdout, stderr, status] = await Promise.all([
-    new Response(child.stdout).text(),
-    new Response(child.stderr).text(),
-    child.exited,
-  ]);
+  const command = [zig, "build", ...options, "--prefix", prefix, "--color", "off"];
+  const { status, stdout, stderr } = await runTool(command, root);
   const built = listLibraries(join(prefix, "lib"));
   if (status !== 0 || built.length === 0) {
     step.fail("compilation failed");
@@ -162,6 +155,14 @@ function replaceLibraries(root: string, prefix: string, stamp: KernelStamp): voi
   for (const library of stamp.libraries) renameSync(join(prefix, "lib", library), join(folder, library));
   rmSync(prefix, { recursive: true, force: true });
   writeFileSync(join(folder, STAMP), `${JSON.stringify(stamp)}\n`);
+}
+
+function removeAbandonedBuilds(root: string): void {
+  const folder = join(root, "zig-out");
+  if (!existsSync(folder)) return;
+  for (const name of readdirSync(folder)) {
+    if (name.startsWith(".new-")) rmSync(join(folder, name), { recursive: true, force: true });
+  }
 }
 
 function levelOfLibrary(library: string): string {
