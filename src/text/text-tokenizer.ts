@@ -47,7 +47,7 @@ export class TextTokenizer implements Tokenizer {
   private readonly bytesOf: (Uint8Array | undefined)[] = [];
 
   constructor(private readonly parts: TokenizerParts) {
-    const { vocabulary, normalize } = parts;
+    const { vocabulary } = parts;
     this.vocabularySize = vocabulary.tokens.length;
     this.bosToken = parts.bosToken;
     this.eosToken = parts.eosToken;
@@ -61,9 +61,7 @@ export class TextTokenizer implements Tokenizer {
     const normalized: { token: AddedToken; written: string }[] = [];
     for (const token of parts.added) {
       this.addedById.set(token.token, token);
-      if (token.normalized && normalize !== undefined)
-        normalized.push({ token, written: normalize(token.text) });
-      else written.push({ token, written: token.text });
+      (token.normalized ? normalized : written).push({ token, written: this.writtenForm(token) });
     }
     this.writtenTokens = new AddedTokenMatcher(written);
     this.normalizedTokens = new AddedTokenMatcher(normalized);
@@ -110,7 +108,8 @@ export class TextTokenizer implements Tokenizer {
     const text = this.parts.vocabulary.tokens[token];
     if (text === undefined) return NO_BYTES;
     const { decoder } = this.parts;
-    const bytes = this.addedById.has(token) ? decoder.addedBytes(text) : decoder.bytes(text);
+    const added = this.addedById.get(token);
+    const bytes = added === undefined ? decoder.bytes(text) : decoder.addedBytes(this.writtenForm(added));
     this.bytesOf[token] = bytes;
     return bytes;
   }
@@ -121,6 +120,12 @@ export class TextTokenizer implements Tokenizer {
 
   tokenId(text: string): number | undefined {
     return this.parts.vocabulary.idOf.get(text);
+  }
+
+  /** A token that is looked for in normalized text is itself normalized. */
+  private writtenForm(token: AddedToken): string {
+    const { normalize } = this.parts;
+    return token.normalized && normalize !== undefined ? normalize(token.text) : token.text;
   }
 
   private encodeSection(section: string, first: boolean, output: number[]): void {
