@@ -56,6 +56,9 @@ export function startReport(facts: StartFacts): readonly (readonly [string, stri
     ],
     ["address", `http://${facts.host.includes(":") ? `[${facts.host}]` : facts.host}:${facts.port}`],
     ["OpenAI API", `${facts.url}/v1`],
-    ["ready", `${formatDuration(facts.readySeconds)} after the start of the process`],
+    [
+      "ready",
+      `${formatDuration(facts.readySeconds)} after the start of the process, ${formatDuration(Math.max(0, facts.readySeconds - engine.loadSeconds))} without loading the model`,
+    ],
   ];
 }

@@ -4,6 +4,8 @@ import { afterEach, describe, expect, test } from "bun:test";
 import { PROJECT_ROOT } from "../../../src/cli/setup.ts";
 
 const READY_TIMEOUT_MS = 120_000;
+/** A prompt whose answer does not end early. */
+const STORY = "Write a long story about a dragon who learns to fly.";
 
 interface ServeProcess {
   readonly child: Bun.Subprocess<"ignore", "pipe", "pipe">;
@@ -99,7 +101,7 @@ describe("bun run serve", () => {
     const response = await chat(url, {
       max_tokens: 60,
       stream: true,
-      messages: [{ role: "user", content: "Count to 100." }],
+      messages: [{ role: "user", content: STORY }],
     });
     const reader = response.body!.pipeThrough(new TextDecoderStream()).getReader();
     let text = (await reader.read()).value ?? "";
@@ -122,7 +124,7 @@ describe("bun run serve", () => {
     const stream = await chat(url, {
       max_tokens: 2000,
       stream: true,
-      messages: [{ role: "user", content: "Count to 1000." }],
+      messages: [{ role: "user", content: STORY }],
     });
     child.kill("SIGTERM");
     for (const start = Date.now(); !log().includes("no new requests") && Date.now() - start < 10_000; )
