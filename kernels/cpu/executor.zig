@@ -43,7 +43,7 @@ fn reasonText(failure: lower.InputError) []const u8 {
         error.SequenceStarts => attention.Fault.sequence_starts.message(),
         error.ContextLength => attention.Fault.context_length.message(),
         error.BlockTable => attention.Fault.block_table.message(),
-        error.Sampling => "the sampling adjustments are not ordered or name a token outside the vocabulary",
+        error.Sampling => "a sampling parameter, adjustment or forced token is out of its range",
     };
 }
 
@@ -184,11 +184,13 @@ pub const Executor = struct {
         switch (body.*) {
             .matmul => |*a| for (begin..end) |token| {
                 const padded = matmul.paddedK(a.k);
-                matmul.quantizeRow(a.x + token * a.x_stride, a.k, a.quantized + token * padded, a.scales + token * padded / 32);
+                matmul.quantizeRow(a.x + token * a.x_stride, a.k, a.quantized + token * matmul.quantizedBytes(a.k), a.scales + token * padded / 32);
             },
             .gather_rows => |*a| a.rows.run(begin, end, a.x_leading.at(&executor.dims)) catch |failure| executor.fail(stage.op, failure),
             .sample => |*a| for (begin..end) |row| switch (sample.sampleRow(a, row, scratch)) {
                 .ok => {},
+                // Numbers of one row that overflowed are that request's misfortune, not the step's.
+                .no_candidate => a.tokens[row] = -1,
                 else => executor.fail(stage.op, error.Sampling),
             },
             .paged_attention => unreachable,
@@ -235,7 +237,7 @@ fn appendStages(allocator: std.mem.Allocator, stages: *std.ArrayList(Stage), bod
 
 /// A barrier is left out between row stages that give every thread the same rows. A gather reads rows of others.
 fn setBarriers(stages: []Stage, bodies: []const Body) void {
-    for (stages[0 .. stages.len -| 1], stages[1..]) |*stage, *next| {
+    for (stages[0..stages.len -| 1], stages[1..]) |*stage, *next| {
         const rows = (stage.kind == .rows or stage.kind == .quantize) and (next.kind == .rows or next.kind == .quantize);
         const same = stage.leading.symbol == next.leading.symbol and stage.leading.addend == next.leading.addend;
         stage.barrier_after = !(rows and same and bodies[next.op] != .gather_rows);

@@ -82,10 +82,10 @@ fn needsOf(program: *const Program, op: *const Op) Needs {
         .matmul => {
             const x = program.operand(op, ops.matmul.operand.x).?;
             const tokens: u64 = x.leadingAt(program.dims);
-            const padded: u64 = matmul_module.paddedK(x.shape[1]);
+            const k = x.shape[1];
             return .{
-                .workspace_bytes = scalesOffset(tokens * padded) + tokens * padded / 32 * 4,
-                .scratch_bytes = matmul_module.scratchBytes(x.shape[1]),
+                .workspace_bytes = scalesOffset(tokens * matmul_module.quantizedBytes(k)) + tokens * matmul_module.paddedK(k) / 32 * 4,
+                .scratch_bytes = matmul_module.scratchBytes(k),
             };
         },
         .paged_attention => {
@@ -226,7 +226,7 @@ const Lowering = struct {
         const x = l.view(o.x);
         const residual = l.maybeView(o.residual);
         const k = l.tensor(o.x).shape[1];
-        const quantized_bytes = @as(u64, l.tensor(o.x).leadingAt(l.program.dims)) * matmul_module.paddedK(k);
+        const quantized_bytes = @as(u64, l.tensor(o.x).leadingAt(l.program.dims)) * matmul_module.quantizedBytes(k);
         var a: matmul_module.Arguments = .{
             .out = out.data,
             .out_stride = out.stride,
@@ -391,4 +391,3 @@ const Lowering = struct {
         };
     }
 };
-

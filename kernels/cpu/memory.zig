@@ -40,12 +40,12 @@ pub const Buffer = struct {
         if (pages == std.c.MAP_FAILED)
             return status.fail(error.System, "cannot map {d} bytes of {s}", .{ bytes, path });
         const buffer = fromPages(pages, length, lead, bytes, false);
-        _ = std.c.madvise(@alignCast(@ptrCast(pages)), length, std.c.MADV.WILLNEED);
+        _ = std.c.madvise(@ptrCast(@alignCast(pages)), length, std.c.MADV.WILLNEED);
         return buffer;
     }
 
     pub fn free(buffer: *Buffer) void {
-        if (buffer.mapping) |pages| _ = std.c.munmap(@alignCast(@ptrCast(pages.ptr)), pages.len);
+        if (buffer.mapping) |pages| _ = std.c.munmap(@ptrCast(@alignCast(pages.ptr)), pages.len);
     }
 
     fn fromPages(pages: *anyopaque, length: usize, lead: u64, bytes: u64, writable: bool) Buffer {

@@ -51,7 +51,8 @@ export const OPS = {
   /**
    * `out[tokens, n0+n1+n2] = concat_i(x[tokens, k] @ weight_i[n_i, k]^T + bias_i) (+ residual)`.
    * One to three weights of any dtype share one pass over x (fused QKV, gate/up). Rows of block-quantised
-   * weights are multiplied with x quantised to int8 in blocks of 32; f32, f16 and bf16 weights with f32 x.
+   * weights are multiplied with x quantised to 15-bit integers in blocks of 32 (scale = largest magnitude /
+   * 16256, rounded to nearest even); f32, f16 and bf16 weights with f32 x.
    * bias_i: f32 `[n_i]`. out may be residual.
    */
   matmul: {
@@ -141,7 +142,7 @@ export const OPS = {
    * parameters: i32 `[rows, 16]`, see `SAMPLING_PARAMETER`. Row r owns the adjustments
    * `adjustment_starts[r] .. adjustment_starts[r + 1]`, applied in list order to the logit l of their token:
    * `l = (l > 0 ? l / multiplier : l * multiplier) + addend`.
-   * tokens: i32 `[rows]`; logprobs: f32 `[rows]`; top_tokens, top_logprobs: `[rows, top_count_max]`, unused
+   * tokens: i32 `[rows]`, -1 for a row whose logits are all NaN or minus infinity; logprobs: f32 `[rows]`; top_tokens, top_logprobs: `[rows, top_count_max]`, unused
    * entries -1 and 0. Log-probabilities are natural and of the model's own distribution: before adjustments,
    * temperature and filters.
    */
