@@ -1,0 +1,222 @@
+//! The operands of paged attention, their check, and the division of a step into units: which sequences have
+//! their ranges of keys spread over units, where their partials lie, and how two partials become one.
+
+const std = @import("std");
+const math = @import("math.zig");
+const blocks = @import("attention_blocks.zig");
+
+const lanes = math.lanes;
+const F = math.F;
+
+/// Keys of one partial.
+pub const range_keys = 256;
+/// Query rows (tokens times heads of a group) that a tile aims at.
+pub const tile_rows = 64;
+/// Partials the workspace may hold per query head, however many sequences and ranges there are.
+const partials_per_head_max = 1024;
+
+pub const Arguments = struct {
+    /// `[tokens, heads * head_dim]`
+    out: [*]f32,
+    out_stride: usize,
+    /// `[tokens, heads, head_dim]`
+    q: [*]const f32,
+    /// Elements from one token to the next.
+    q_stride: usize,
+    /// `[blocks, kv_heads, block_size, head_dim]`
+    k_cache: [*]const u8,
+    v_cache: [*]const u8,
+    kv_type: blocks.KvType,
+    heads: u32,
+    kv_heads: u32,
+    head_dim: u32,
+    block_size: u32,
+    /// `[sequences, blocks_per_sequence]`
+    block_tables: [*]const i32,
+    blocks_per_sequence: usize,
+    /// `[sequences + 1]`
+    sequence_starts: [*]const i32,
+    /// `[sequences]`
+    context_lengths: [*]const i32,
+    sequences: u32,
+    /// `[heads]`
+    sinks: ?[*]const f32,
+    scale: f32,
+    sliding_window: u32,
+    soft_cap: f32,
+    /// Shared by all units; any length, 0 keeps every sequence unsplit. See `workspaceFloats`.
+    workspace: []f32,
+};
+
+pub const Fault = enum {
+    /// `sequence_starts` does not rise from 0 to the number of tokens.
+    sequence_starts,
+    /// A context length is below the sequence's new tokens or above what its block table can hold.
+    context_length,
+    /// A block table entry that would be read is not a block of the cache.
+    block_table,
+
+    pub fn message(fault: Fault) []const u8 {
+        return switch (fault) {
+            .sequence_starts => "sequence_starts does not rise from 0 to the number of tokens",
+            .context_length => "a context length is below its sequence's new tokens or above its block table's capacity",
+            .block_table => "a block table entry is not a block of the cache",
+        };
+    }
+};
+
+/// Checks everything that `runUnit` will use as an index. O(blocks in use); run it before every step.
+pub fn validate(a: *const Arguments, tokens: usize, block_count: usize) ?Fault {
+    if (a.sequence_starts[0] != 0) return .sequence_starts;
+    const capacity = a.blocks_per_sequence * a.block_size;
+    for (0..a.sequences) |s| {
+        const begin = a.sequence_starts[s];
+        const end = a.sequence_starts[s + 1];
+        if (begin > end or end > tokens) return .sequence_starts;
+        const context = a.context_lengths[s];
+        if (context < end - begin or context > capacity) return .context_length;
+        if (begin == end) continue;
+        const slice = Slice.of(a, s);
+        const table = a.block_tables + s * a.blocks_per_sequence;
+        for (table[slice.first_key / a.block_size .. (slice.context - 1) / a.block_size + 1]) |block| {
+            if (block < 0 or block >= block_count) return .block_table;
+        }
+    }
+    return if (a.sequence_starts[a.sequences] == tokens) null else .sequence_starts;
+}
+
+/// Floats of a workspace that lets every step of at most these sizes use all threads. One partial per query
+/// head and range of at least the longest context, and of more sequences as far as a fixed bound goes.
+pub fn workspaceFloats(max_tokens: usize, max_sequences: usize, heads: usize, head_dim: usize, context_max: usize) usize {
+    const ranges = std.math.divCeil(usize, context_max, range_keys) catch unreachable;
+    if (ranges < 2) return 0;
+    const wanted = @min(max_tokens, max_sequences * 4) * ranges;
+    return heads * @max(ranges, @min(wanted, partials_per_head_max)) * partialFloats(head_dim);
+}
+
+/// One sequence's part of the work.
+pub const Slice = struct {
+    sequence: usize,
+    first_row: usize,
+    tokens: usize,
+    context: usize,
+    /// The first key that any of the rows sees.
+    first_key: usize,
+    first_range: usize,
+    ranges: usize,
+    /// Where the sequence's partials begin in the workspace; null when its ranges are not spread over units.
+    partials: ?usize = null,
+
+    pub fn of(a: *const Arguments, sequence: usize) Slice {
+        const begin: usize = @intCast(a.sequence_starts[sequence]);
+        const end: usize = @intCast(a.sequence_starts[sequence + 1]);
+        const context: usize = @intCast(a.context_lengths[sequence]);
+        const first_key = firstKey(a, context - (end - begin));
+        const first_range = first_key / range_keys;
+        return .{
+            .sequence = sequence,
+            .first_row = begin,
+            .tokens = end - begin,
+            .context = context,
+            .first_key = first_key,
+            .first_range = first_range,
+            .ranges = (context + range_keys - 1) / range_keys - first_range,
+        };
+    }
+
+    pub fn tiles(slice: Slice, a: *const Arguments) usize {
+        return std.math.divCeil(usize, slice.tokens, tileTokens(a)) catch unreachable;
+    }
+
+    pub fn units(slice: Slice, a: *const Arguments) usize {
+        return a.kv_heads * if (slice.partials != null) slice.ranges else slice.tiles(a);
+    }
+
+    /// The partial of a row, a query head and a range counted from the sequence's first.
+    pub fn partial(slice: Slice, a: *const Arguments, row: usize, head: usize, range: usize) Partial {
+        const floats = partialFloats(a.head_dim);
+        const index = (row * a.heads + head) * slice.ranges + range;
+        return .{ .floats = a.workspace[slice.partials.? + index * floats ..][0..floats] };
+    }
+};
+
+/// Goes through the sequences that have rows, handing out the workspace first come first served.
+pub const Walk = struct {
+    a: *const Arguments,
+    sequence: usize = 0,
+    used: usize = 0,
+
+    pub fn next(walk: *Walk) ?Slice {
+        const a = walk.a;
+        while (walk.sequence < a.sequences) {
+            const sequence = walk.sequence;
+            walk.sequence += 1;
+            if (a.sequence_starts[sequence] == a.sequence_starts[sequence + 1]) continue;
+            var slice = Slice.of(a, sequence);
+            if (slice.ranges > 1 and slice.tokens <= tileTokens(a)) {
+                const floats = slice.tokens * a.heads * slice.ranges * partialFloats(a.head_dim);
+                if (walk.used + floats <= a.workspace.len) {
+                    slice.partials = walk.used;
+                    walk.used += floats;
+                }
+            }
+            return slice;
+        }
+        return null;
+    }
+};
+
+pub fn firstKey(a: *const Arguments, position: usize) usize {
+    return if (a.sliding_window == 0) 0 else (position + 1) -| a.sliding_window;
+}
+
+pub fn groupSize(a: *const Arguments) usize {
+    return a.heads / a.kv_heads;
+}
+
+pub fn tileTokens(a: *const Arguments) usize {
+    return @max(1, tile_rows / groupSize(a));
+}
+
+pub fn paddedDim(head_dim: usize) usize {
+    return std.mem.alignForward(usize, head_dim, lanes);
+}
+
+pub fn partialFloats(head_dim: usize) usize {
+    return paddedDim(head_dim) + 2;
+}
+
+/// A partial: the weighted sum of values, whole registers long, then the largest score and the sum of
+/// exponentials relative to it. No visible key: -infinity and 0.
+pub const Partial = struct {
+    floats: []f32,
+
+    pub inline fn maximum(partial: Partial) *f32 {
+        return &partial.floats[partial.floats.len - 2];
+    }
+    pub inline fn denominator(partial: Partial) *f32 {
+        return &partial.floats[partial.floats.len - 1];
+    }
+
+    pub fn clear(partial: Partial) void {
+        var d: usize = 0;
+        while (d + 2 < partial.floats.len) : (d += lanes) partial.floats[d..][0..lanes].* = @as(F, @splat(0));
+        partial.denominator().* = 0;
+        partial.maximum().* = -std.math.inf(f32);
+    }
+
+    /// Adds the partial of a later range.
+    pub fn merge(total: Partial, part: Partial) void {
+        const largest = @max(total.maximum().*, part.maximum().*);
+        const keep = math.exp(total.maximum().* - largest);
+        const add = math.exp(part.maximum().* - largest);
+        var d: usize = 0;
+        while (d + 2 < total.floats.len) : (d += lanes) {
+            const old: F = total.floats[d..][0..lanes].*;
+            const new: F = part.floats[d..][0..lanes].*;
+            total.floats[d..][0..lanes].* = math.mulAdd(new, @as(F, @splat(add)), old * @as(F, @splat(keep)));
+        }
+        total.maximum().* = largest;
+        total.denominator().* = math.mulAdd(part.denominator().*, add, total.denominator().* * keep);
+    }
+};
