@@ -15,6 +15,9 @@ import { SequenceQueue } from "./sequence-queue.ts";
 import { ReportBuilder, type StepReport } from "./step-report.ts";
 import { writeStep } from "./step-writer.ts";
 
+const NO_TOKEN_LEFT =
+  "no token is left to choose: every logit is NaN or minus infinity (the model overflowed, or logit biases forbid all tokens)";
+
 export interface EngineCoreOptions {
   /** Whether full blocks are found again by later requests (`--prefix-cache-n` above 0). */
   readonly prefixCache: boolean;
@@ -203,6 +206,10 @@ export class EngineCore {
 
   #sample(sequence: Sequence, row: number): void {
     const token = this.#runner.outputs.tokens[row]!;
+    if (token < 0) {
+      this.#end(sequence, new MistralError("engine_failed", NO_TOKEN_LEFT));
+      return;
+    }
     if (sequence.stopTokens.has(token)) {
       this.#end(sequence, "stop");
       return;

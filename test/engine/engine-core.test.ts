@@ -269,3 +269,17 @@ test.each([
 test("a step too small for a full batch is refused when the engine is made", () => {
   expect(() => engine({ tokensMax: 4, sequencesMax: 8 })).toThrow("--max-num-batched-tokens to at least 8");
 });
+
+test("a row without a usable logit ends its own request and no other", () => {
+  const { runner, core, outcomes } = engine();
+  const run = runner.run.bind(runner);
+  runner.run = (tokens, sequences, rows) => {
+    run(tokens, sequences, rows);
+    if (rows === 2) runner.outputs.tokens[1] = -1;
+  };
+  core.submit(request(1, { maxTokens: 12 }));
+  core.submit(request(2, { promptTokens: promptOf(5, 9), maxTokens: 12 }));
+  finish(core, outcomes);
+  expect(outcomes.of(1).tokens).toEqual(runAlone(request(1, { maxTokens: 12 })).tokens);
+  expect(outcomes.of(2)).toMatchObject({ tokens: [], end: { type: "error", code: "engine_failed" } });
+});
