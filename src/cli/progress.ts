@@ -9,6 +9,8 @@ import { formatByteRate, formatBytes, formatDuration } from "./units.ts";
 const PLAIN_INTERVAL_MIN_MS = 1_000;
 const PLAIN_INTERVAL_MAX_MS = 10_000;
 const PLAIN_STEP = 0.1;
+/** Less than this at the first word of a transfer is its first piece, not what an earlier run left. */
+const RESUMED_BYTES_MIN = 1_000_000;
 
 export interface Transfer {
   readonly action: "fetch" | "unpack";
@@ -43,6 +45,8 @@ export class TransferProgress {
   readonly #output: ProgressOutput;
   readonly #now: () => number;
   #active: Active | undefined;
+  /** What ended last; senders may say more than once that all is there. */
+  #ended = "";
   #bar: SingleBar | undefined;
 
   constructor(output: ProgressOutput = process.stderr, now: () => number = () => performance.now()) {
@@ -52,6 +56,7 @@ export class TransferProgress {
 
   /** Notes the state of a transfer; a new name or action begins a new one, all bytes done ends it. */
   update(transfer: Transfer): void {
+    if (this.#ended === `${transfer.action} ${transfer.name}`) return;
     const current = this.#active;
     const active =
       current?.name === transfer.name && current.action === transfer.action ? current : this.#begin(transfer);
@@ -65,6 +70,7 @@ export class TransferProgress {
   }
 
   #begin(transfer: Transfer): Active {
+    this.#ended = "";
     this.#bar?.stop();
     this.#bar = undefined;
     const now = this.#now();
@@ -79,7 +85,8 @@ export class TransferProgress {
     this.#active = active;
     if (this.#output.isTTY === true) return active;
     const size = transfer.bytesTotal === undefined ? "" : ` (${formatBytes(transfer.bytesTotal)})`;
-    const resumed = transfer.bytesDone === 0 ? "" : `, going on at ${formatBytes(transfer.bytesDone)}`;
+    const resumed =
+      transfer.bytesDone < RESUMED_BYTES_MIN ? "" : `, going on at ${formatBytes(transfer.bytesDone)}`;
     this.#output.write(`${WORDS[transfer.action].present} ${transfer.name}${size}${resumed}\n`);
     return active;
   }
@@ -112,6 +119,7 @@ export class TransferProgress {
     this.#bar?.stop();
     this.#bar = undefined;
     this.#active = undefined;
+    this.#ended = `${active.action} ${active.name}`;
     const seconds = (this.#now() - active.startedMs) / 1000;
     this.#output.write(
       `${WORDS[active.action].past} ${active.name}: ${formatBytes(bytes)} in ${formatDuration(seconds)}${this.#speed(active, bytes)}\n`,

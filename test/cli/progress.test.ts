@@ -56,7 +56,15 @@ test("unpacking what was fetched is another transfer", () => {
   const progress = new TransferProgress({ write: (text: string) => lines.push(text) }, () => 0);
   progress.update({ action: "fetch", name: "a.whl", bytesDone: 5, bytesTotal: 10 });
   progress.update({ action: "unpack", name: "a.whl", bytesDone: 0, bytesTotal: 20 });
-  expect(lines).toEqual(["fetching a.whl (10 B), going on at 5 B\n", "unpacking a.whl (20 B)\n"]);
+  expect(lines).toEqual(["fetching a.whl (10 B)\n", "unpacking a.whl (20 B)\n"]);
+});
+
+test("an end that is told twice is shown once", () => {
+  const { lines, at } = harness();
+  at(0, 0, 10);
+  at(100, 10, 10);
+  at(200, 10, 10);
+  expect(lines).toHaveLength(2);
 });
 
 test("each file has its own lines", () => {

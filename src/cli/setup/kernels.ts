@@ -63,7 +63,7 @@ export async function buildKernels(root: string, levels: KernelLevels, output: S
     output,
     "kernels",
     `compiling ${wanted === "all" ? "every instruction-set level" : wanted} with Zig ${zigVersion(root)}`,
-    () => `${listLibraries(join(prefix, "lib")).length} libraries ready`,
+    () => (wanted === "all" ? `${listLibraries(join(prefix, "lib")).length} levels ready` : "compiling"),
   );
   const options = ["--release", ...(wanted === "all" ? [] : [`-Dlevels=${wanted}`])];
   const command = [zig, "build", ...options, "--prefix", prefix, "--color", "off"];
