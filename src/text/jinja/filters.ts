@@ -21,6 +21,7 @@ import {
   missing,
   str,
   text,
+  tuple,
   type Value,
 } from "./values.ts";
 
@@ -164,7 +165,7 @@ function items(value: Value): Value {
   const entries = entriesOf(value);
   if (entries === undefined && !isMissing(value))
     throw new TypeError("items: can only get item pairs from a mapping");
-  return list([...(entries ?? [])].map(([key, item]) => list([keyValue(key), item])));
+  return list([...(entries ?? [])].map(([key, item]) => tuple([keyValue(key), item])));
 }
 
 function dictsort(value: Value, args: Arguments): Value {
@@ -183,7 +184,7 @@ function dictsort(value: Value, args: Arguments): Value {
     if (order === undefined) throw new TypeError("dictsort: values cannot be compared");
     return sign * order;
   });
-  return list(pairs.map((pair) => list(pair)));
+  return list(pairs.map(tuple));
 }
 
 function first(value: Value): Value {

@@ -16,6 +16,7 @@ import {
   none,
   str,
   text,
+  tuple,
   type Value,
 } from "./values.ts";
 
@@ -28,7 +29,7 @@ export function dictionaryMethod(
     case "get":
       return ({ positional: [key, otherwise] }) => entries.get(key?.value) ?? otherwise ?? none();
     case "items":
-      return () => list([...entries].map(([key, item]) => list([keyValue(key), item])));
+      return () => list([...entries].map(([key, item]) => tuple([keyValue(key), item])));
     case "keys":
       return () => list([...entries.keys()].map(keyValue));
     case "values":

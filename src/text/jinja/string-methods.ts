@@ -11,6 +11,7 @@ import {
   list,
   str,
   text,
+  tuple,
   type Value,
 } from "./values.ts";
 
@@ -188,11 +189,11 @@ export const STRING_METHODS: Readonly<Record<string, Method>> = {
   format: (value, args) => text(format(value, args)),
   partition: (value, args) => {
     const separator = required(args, 0, "sep");
-    return words(partition(value, separator, value.indexOf(separator)) ?? [value, "", ""]);
+    return tuple((partition(value, separator, value.indexOf(separator)) ?? [value, "", ""]).map(text));
   },
   rpartition: (value, args) => {
     const separator = required(args, 0, "sep");
-    return words(partition(value, separator, value.lastIndexOf(separator)) ?? ["", "", value]);
+    return tuple((partition(value, separator, value.lastIndexOf(separator)) ?? ["", "", value]).map(text));
   },
   removeprefix: (value, args) => {
     const prefix = required(args, 0, "prefix");

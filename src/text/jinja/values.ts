@@ -3,7 +3,7 @@
  * the value classes but does not export them, so they are taken from values it makes.
  */
 
-import { Environment, type Interpreter } from "@huggingface/jinja";
+import { Environment, Interpreter, parse, tokenize } from "@huggingface/jinja";
 
 export type Value = ReturnType<Interpreter["evaluate"]>;
 type Constructor = new (value?: unknown) => Value;
@@ -22,11 +22,16 @@ const NullValue = constructorOf(null);
 const UndefinedValue = constructorOf(undefined);
 const FunctionValue = constructorOf(() => null);
 
+/** No JavaScript value becomes a tuple; the template language has a literal for one. */
+const TupleValue = new Interpreter().evaluate(parse(tokenize("{{ (1, 2) }}")).body[0], new Environment())
+  .constructor as Constructor;
+
 export const text = (value: string): Value => new StringValue(value);
 export const integer = (value: number): Value => new IntegerValue(value);
 export const float = (value: number): Value => new FloatValue(value);
 export const boolean = (value: boolean): Value => new BooleanValue(value);
 export const list = (items: readonly Value[]): Value => new ArrayValue(items);
+export const tuple = (items: readonly Value[]): Value => new TupleValue(items);
 export const mapping = (entries: ReadonlyMap<unknown, Value>): Value => new ObjectValue(entries);
 export const none = (): Value => new NullValue();
 export const missing = (): Value => new UndefinedValue();
