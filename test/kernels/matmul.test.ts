@@ -1,0 +1,210 @@
+/** The matmul op against float64: every weight type, awkward shapes, fused weights, biases and residuals. */
+
+import { describe, expect, test } from "bun:test";
+import { DTYPES } from "../../src/backend/dtype.ts";
+import { matmul } from "../../src/graph/record.ts";
+import type { Tensor } from "../../src/graph/tensor.ts";
+import { expectClose, expectSameBits, LEVELS, Recording } from "./harness.ts";
+import { Random, randomWeights, WEIGHT_DTYPES, type WeightDtype } from "./random.ts";
+import { dequantize } from "./reference/dequantize.ts";
+import { multiply, productBounds, quantizeActivations } from "./reference/matmul.ts";
+
+/** Of the bound of rounding: what f32 sums in 16 lanes, and integer products scaled in f32, may lose. */
+const EXACT = 3e-7;
+/** The same against activations that were not quantised: half a step of 15 bits in every product. */
+const LOOSE = 8e-5;
+
+const TOKENS_MAX = 40;
+
+/** Widths of x: below, at and above a register and a block, and odd where the type allows it. */
+function widthsOf(dtype: WeightDtype): number[] {
+  const { blockElements } = DTYPES[dtype];
+  if (blockElements === 256) return [256, 768];
+  return blockElements === 32 ? [32, 96, 576] : [1, 7, 33, 100, 576];
+}
+
+interface Case {
+  readonly recording: Recording;
+  readonly x: Tensor;
+  readonly out: Tensor;
+  readonly rows: Float32Array;
+  readonly k: number;
+  readonly expected: Float64Array;
+  readonly loose: Float64Array;
+  readonly bounds: Float64Array;
+}
+
+interface CaseOptions {
+  readonly dtypes: readonly WeightDtype[];
+  readonly k: number;
+  readonly heights: readonly number[];
+  readonly tokens: number;
+  readonly bias?: boolean;
+  readonly residual?: boolean;
+}
+
+/** Puts the columns of `parts` side by side. */
+function join(parts: readonly Float64Array[], heights: readonly number[], tokens: number): Float64Array {
+  const width = heights.reduce((sum, height) => sum + height, 0);
+  const out = new Float64Array(tokens * width);
+  let column = 0;
+  parts.forEach((part, index) => {
+    const height = heights[index]!;
+    for (let t = 0; t < tokens; t++) out.set(part.subarray(t * height, (t + 1) * height), t * width + column);
+    column += height;
+  });
+  return out;
+}
+
+function build(random: Random, { dtypes, k, heights, tokens, bias, residual }: CaseOptions): Case {
+  const recording = new Recording();
+  const dimension = recording.program.dimension("tokens", TOKENS_MAX);
+  const rows = random.floats(tokens * k);
+  const x = recording.f32("x", [dimension, k], rows);
+  const bytes = dtypes.map((dtype, i) => randomWeights(random, dtype, heights[i]!, k));
+  const weights = dtypes.map((dtype, i) => recording.input(`weight${i}`, dtype, [heights[i]!, k], bytes[i]!));
+  const biasValues = heights.map((height) => random.floats(height));
+  const biases = bias
+    ? heights.map((height, i) => (i === 1 ? undefined : recording.f32(`bias${i}`, [height], biasValues[i]!)))
+    : undefined;
+  const width = heights.reduce((sum, height) => sum + height, 0);
+  const residualValues = random.floats(tokens * width);
+  const residualTensor = residual ? recording.f32("residual", [dimension, width], residualValues) : undefined;
+  const out = matmul(recording.program, {
+    name: "out",
+    x,
+    weights,
+    biases,
+    residual: residualTensor,
+    keep: true,
+  });
+
+  const plain = Float64Array.from(rows);
+  const quantized = quantizeActivations(rows, k);
+  const values = dtypes.map((dtype, i) => dequantize(dtype, bytes[i]!));
+  const added = (product: Float64Array, i: number) =>
+    product.map((value, at) => value + (bias && i !== 1 ? biasValues[i]![at % heights[i]!]! : 0));
+  const total = (activations: (dtype: WeightDtype) => Float64Array) =>
+    join(
+      dtypes.map((dtype, i) => added(multiply(activations(dtype), values[i]!, k), i)),
+      heights,
+      tokens,
+    ).map((value, at) => value + (residual ? residualValues[at]! : 0));
+  const isBlock = (dtype: WeightDtype) => DTYPES[dtype].blockElements > 1;
+  return {
+    recording,
+    x,
+    out,
+    rows,
+    k,
+    expected: total((dtype) => (isBlock(dtype) ? quantized : plain)),
+    loose: total(() => plain),
+    bounds: join(
+      values.map((value) => productBounds(plain, value, k)),
+      heights,
+      tokens,
+    ).map((bound) => bound + 2),
+  };
+}
+
+function expectCorrect(random: Random, options: CaseOptions): void {
+  const { recording, out, expected, loose, bounds } = build(random, options);
+  for (const { level, outcome } of recording.runEverywhere([options.tokens], [out])) {
+    const what = `${level} ${options.dtypes} k ${options.k} heights ${options.heights} tokens ${options.tokens}`;
+    expectClose(outcome.f32(out), expected, (i) => EXACT * bounds[i]!, what);
+    expectClose(outcome.f32(out), loose, (i) => LOOSE * bounds[i]!, `${what}, unquantised`);
+  }
+}
+
+test("there is a level to test", () => {
+  expect(LEVELS.length).toBeGreaterThan(0);
+});
+
+describe("products with each weight type", () => {
+  for (const dtype of WEIGHT_DTYPES) {
+    test(dtype, () => {
+      const random = new Random(DTYPES[dtype].code + 1);
+      for (const k of widthsOf(dtype)) {
+        for (const [height, tokens] of [
+          [1, 1],
+          [5, 2],
+          [17, 3],
+          [131, 1],
+          [37, 19],
+          [16, TOKENS_MAX],
+        ] as const) {
+          expectCorrect(random, { dtypes: [dtype], k, heights: [height], tokens });
+        }
+      }
+    });
+  }
+});
+
+describe("fused", () => {
+  test("weights of different types, with biases and a residual", () => {
+    const random = new Random(7);
+    for (const dtypes of [
+      ["q4_k", "q4_k", "q6_k"],
+      ["q4_1", "f16", "q8_0"],
+      ["bf16", "f32"],
+    ] as WeightDtype[][]) {
+      for (const tokens of [1, 4, 21]) {
+        const heights = [33, 9, 20].slice(0, dtypes.length);
+        expectCorrect(random, { dtypes, k: 256, heights, tokens, bias: true, residual: true });
+      }
+    }
+  });
+
+  test("a view of columns as x", () => {
+    const random = new Random(8);
+    const recording = new Recording();
+    const dimension = recording.program.dimension("tokens", 8);
+    const rows = random.floats(5 * 224);
+    const whole = recording.f32("whole", [dimension, 224], rows);
+    const bytes = randomWeights(random, "q8_0", 11, 96);
+    const weight = recording.input("weight", "q8_0", [11, 96], bytes);
+    const x = recording.program.columns(whole, 64, 96);
+    const out = matmul(recording.program, { name: "out", x, weights: [weight], keep: true });
+    const columns = Float32Array.from(
+      { length: 5 * 96 },
+      (_, i) => rows[Math.floor(i / 96) * 224 + 64 + (i % 96)]!,
+    );
+    const expected = multiply(quantizeActivations(columns, 96), dequantize("q8_0", bytes), 96);
+    const bounds = productBounds(Float64Array.from(columns), dequantize("q8_0", bytes), 96);
+    for (const { level, outcome } of recording.runEverywhere([5], [out]))
+      expectClose(outcome.f32(out), expected, (i) => EXACT * bounds[i]!, level);
+  });
+});
+
+describe("a row alone is the row among others, bit for bit", () => {
+  for (const dtype of WEIGHT_DTYPES) {
+    test(dtype, () => {
+      const k = 512;
+      const height = 45;
+      const tokens = 23;
+      const { recording, x, out, rows } = build(new Random(9), {
+        dtypes: [dtype],
+        k,
+        heights: [height],
+        tokens,
+      });
+      for (const { level, devices } of LEVELS) {
+        const all = recording.run(devices[1], [tokens]).bytes(out);
+        for (const [first, count] of [
+          [0, 1],
+          [7, 1],
+          [22, 1],
+          [3, 2],
+          [5, 3],
+          [11, 8],
+        ] as const) {
+          recording.set(x, rows.subarray(first * k, (first + count) * k));
+          const some = recording.run(devices[0], [count]).bytes(out);
+          const part = all.subarray(first * height * 4, (first + count) * height * 4);
+          expectSameBits(some, part, `${level} ${dtype} rows ${first} to ${first + count}`);
+        }
+        recording.set(x, rows);
+      }
+    });
+  }
+});
