@@ -71,8 +71,10 @@ function addOptions(
     if (!primary) option.hideHelp();
     command.addOption(option.helpGroup(`${declaration.group}:`));
     command.on(`option:${option.name()}`, (text?: string | null) => {
-      const count = Number(flags.get(key)?.text ?? 0) + 1;
-      flags.set(key, { name: flag, text: placeholder === "" ? count : (text ?? "") });
+      const before = flags.get(key)?.text;
+      const more = declaration.type.kind === "list" && before !== undefined ? `${before},` : "";
+      const value = placeholder === "" ? Number(before ?? 0) + 1 : `${more}${text ?? ""}`;
+      flags.set(key, { name: flag, text: value });
     });
   }
 }
@@ -84,6 +86,7 @@ function valuePlaceholder({ type, unit }: SettingDeclaration): string {
     text: " <text>",
     path: " <path>",
     url: " <url>",
+    list: " <text>",
     choice: type.kind === "choice" ? ` <${type.choices.join("|")}>` : "",
     switch: "",
     count: "",

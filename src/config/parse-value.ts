@@ -3,7 +3,7 @@
 import { didYouMean } from "./suggest.ts";
 import type { SettingDeclaration, SettingType } from "./types.ts";
 
-export type SettingValue = string | number | bigint | boolean;
+export type SettingValue = string | number | bigint | boolean | readonly string[];
 
 export type ParsedValue =
   | { readonly ok: true; readonly value: SettingValue }
@@ -26,6 +26,10 @@ export function parseValue(type: SettingType, text: string): ParsedValue {
     }
     case "text":
       return text.trim() === "" ? refuse(type, text) : accept(text);
+    case "list": {
+      const entries = text.split(",").map((entry) => entry.trim());
+      return entries.includes("") ? refuse(type, text) : accept(entries);
+    }
     case "path": {
       const fits = type.extensions?.some((extension) => text.endsWith(extension)) ?? true;
       return text.trim() === "" || !fits ? refuse(type, text) : accept(text);
@@ -56,6 +60,8 @@ export function allowedText(type: SettingType): string {
       return `a whole number from 0 to ${U64_MAX}`;
     case "text":
       return "a text that is not empty";
+    case "list":
+      return "texts that are not empty, separated by commas";
     case "path":
       return type.extensions === undefined
         ? "a path that is not empty"
@@ -75,6 +81,7 @@ export function allowedText(type: SettingType): string {
 export function showValue(declaration: SettingDeclaration, value: SettingValue | undefined): string {
   if (value === undefined) return declaration.unsetText ?? "not set";
   if (declaration.secret === true) return "(set)";
+  if (Array.isArray(value)) return value.join(", ");
   return declaration.unit === "ms" || declaration.unit === "s" || declaration.unit === "MB"
     ? `${value} ${declaration.unit}`
     : String(value);

@@ -127,6 +127,13 @@ function refuseConflicts(command: CommandName, { settings, sources }: Resolution
       { parameter: "--pa-memory-mb" },
     );
   }
+  if ((settings.tlsCertificate === undefined) !== (settings.tlsKey === undefined)) {
+    throw new MistralError(
+      "invalid_configuration",
+      "--tls-cert and --tls-key belong together: HTTPS needs a certificate and its private key",
+      { parameter: settings.tlsKey === undefined ? "--tls-key" : "--tls-cert" },
+    );
+  }
   if (command === "serve" && settings.batchedTokensMax < settings.sequencesMax) {
     throw new MistralError(
       "invalid_configuration",

@@ -10,6 +10,8 @@ export type SettingType =
   | { readonly kind: "text" }
   | { readonly kind: "path"; readonly extensions?: readonly string[] }
   | { readonly kind: "url" }
+  /** Several texts: the flag is repeated, or they are separated by commas, as they are in a variable. */
+  | { readonly kind: "list" }
   | { readonly kind: "choice"; readonly choices: readonly (string | number)[] }
   /** A flag without a value; `on` says which texts of its variable switch it on, every other text is off. */
   | { readonly kind: "switch"; readonly on: readonly string[] }
@@ -24,10 +26,13 @@ export type ValueOf<T extends SettingType> = T extends { kind: "integer" | "coun
       ? Choice
       : T extends { kind: "switch" }
         ? boolean
-        : string;
+        : T extends { kind: "list" }
+          ? readonly string[]
+          : string;
 
 export type SettingGroup =
   | "Server"
+  | "Access"
   | "Model"
   | "Engine"
   | "KV cache"

@@ -49,6 +49,12 @@ test("the last of a repeated flag counts; -v counts its repetitions", () => {
   expect(line.flags.get("verbosity")?.text).toBe(2);
 });
 
+test("a flag for several texts may be repeated, or hold them all", () => {
+  const line = parse("serve", "--api-key", "one", "--api-key=two,three");
+  if (line.kind !== "command") throw new Error("not a command");
+  expect(line.flags.get("apiKeys")?.text).toBe("one,two,three");
+});
+
 test("help of a command names every setting it takes, by flag and variable, and no other", () => {
   for (const command of ["serve", "bench"] as const) {
     printed = "";

@@ -36,6 +36,8 @@ function examples({ type }: SettingDeclaration): { text: string; value: SettingV
     }
     case "url":
       return { text: "https://example.com/hub", value: "https://example.com/hub", bad: "example.com" };
+    case "list":
+      return { text: "one, name=two", value: ["one", "name=two"], bad: "one,,two" };
     case "choice":
       return { text: String(type.choices.at(-1)), value: type.choices.at(-1)!, bad: "no such choice" };
     case "switch":
@@ -145,4 +147,11 @@ test("a step must have room for a token of each sequence", () => {
 
 test("a setting of another command is left alone", () => {
   expect(resolveSettings("bench", new Map(), { KEEP_ALIVE_INTERVAL: "x" }).warnings).toEqual([]);
+});
+
+test("a certificate without its key, or a key alone, is refused", () => {
+  for (const key of ["tlsCertificate", "tlsKey"] as const) {
+    const given = flag(key, "some.pem");
+    expect(failure(() => resolveSettings("serve", given, {})).message).toContain("belong together");
+  }
 });
