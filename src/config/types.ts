@@ -41,6 +41,9 @@ export type SettingGroup =
   | "Logging"
   | "Benchmark";
 
+/** Table and key: `server.port`, `models.format.quantized_file`; a key without a table stands at the top. */
+export type TomlKey = string;
+
 export type CommandName = "serve" | "bench";
 
 export interface SettingDeclaration {
@@ -52,6 +55,8 @@ export interface SettingDeclaration {
   readonly aliases?: readonly string[];
   /** Variables, the strongest first. */
   readonly environment?: readonly string[];
+  /** Keys of a configuration file, the strongest first; those below `models.` belong to one of its models. */
+  readonly toml?: readonly TomlKey[];
   readonly type: SettingType;
   /** Absent: the setting is undefined unless set. */
   readonly default?: string | number | bigint | boolean;
