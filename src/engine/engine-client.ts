@@ -11,6 +11,7 @@ import type { Engine, EngineInfo, EngineStatistics, GenerateRequest, GenerationE
 import type { EngineMessage } from "./process-messages.ts";
 import { RequestTable, refused } from "./request-table.ts";
 import { RUNNER_MODULE, type RunnerOptions } from "./runner-module.ts";
+import { NO_STATISTICS } from "./statistics.ts";
 import { Watchdog } from "./watchdog.ts";
 
 export interface ProcessEngineOptions {
@@ -40,7 +41,7 @@ export class ProcessEngine implements Engine {
   /** The live process; null between a death and the next start. */
   #child: EngineChild | null = null;
   #info: EngineInfo | null = null;
-  #statistics: EngineStatistics = NOTHING;
+  #statistics: EngineStatistics = NO_STATISTICS;
   #readyAtMs = 0;
   #failures = 0;
   #restartTimer: Timer | null = null;
@@ -214,20 +215,6 @@ export class ProcessEngine implements Engine {
     this.#statistics = { ...this.#statistics, running: 0, waiting: 0, blocksUsed: 0 };
   }
 }
-
-/** What an engine that never ran has to tell. */
-const NOTHING: EngineStatistics = {
-  running: 0,
-  waiting: 0,
-  blocksUsed: 0,
-  blocksTotal: 0,
-  steps: 0,
-  promptTokens: 0,
-  generatedTokens: 0,
-  preemptions: 0,
-  prefixCacheQueries: 0,
-  prefixCacheHits: 0,
-};
 
 /** Waits for the promise, but no longer than this. */
 async function within(promise: Promise<unknown>, timeoutMs: number): Promise<void> {

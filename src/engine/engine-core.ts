@@ -12,6 +12,7 @@ import { createPlan } from "./plan.ts";
 import { schedule } from "./scheduler.ts";
 import { Sequence } from "./sequence.ts";
 import { SequenceQueue } from "./sequence-queue.ts";
+import { NO_STATISTICS } from "./statistics.ts";
 import { ReportBuilder, type StepReport } from "./step-report.ts";
 import { writeStep } from "./step-writer.ts";
 
@@ -99,6 +100,7 @@ export class EngineCore {
 
   statistics(): EngineStatistics {
     return {
+      ...NO_STATISTICS,
       running: this.#running.size,
       waiting: this.#waiting.size,
       blocksUsed: this.#kv.pool.total - this.#kv.pool.free,
@@ -109,6 +111,7 @@ export class EngineCore {
       preemptions: this.#preemptions,
       prefixCacheQueries: this.#kv.lookups,
       prefixCacheHits: this.#kv.hits,
+      prefixCacheEvictions: this.#kv.evictions,
     };
   }
 

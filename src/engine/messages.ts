@@ -5,6 +5,21 @@
 
 import type { ErrorCode } from "../errors.ts";
 
+/** Who goes first when requests wait: people at a screen, everybody, jobs that have time. */
+export type Priority = "interactive" | "normal" | "batch";
+
+/** The DRY penalty: tokens that would prolong a repetition of what was said before become less likely. */
+export interface DryParameters {
+  /** Above 0. */
+  readonly multiplier: number;
+  /** The penalty is `multiplier * base ** (length - allowedLength)`; above 0. */
+  readonly base: number;
+  /** Shortest repetition that is penalised; at least 1. */
+  readonly allowedLength: number;
+  /** Tokens across which nothing counts as repeated. */
+  readonly breakers: readonly number[];
+}
+
 export interface SamplingParameters {
   /** 0 is greedy. */
   readonly temperature: number;
@@ -22,6 +37,8 @@ export interface SamplingParameters {
   readonly repetitionPenalty: number;
   /** Added to the logits of these tokens. */
   readonly logitBias: readonly { readonly token: number; readonly bias: number }[];
+  /** Absent: off. */
+  readonly dry?: DryParameters;
   /** -1: no log-probabilities; 0: of the chosen token; n: also of the n most likely tokens. */
   readonly logprobs: number;
 }
@@ -37,6 +54,10 @@ export interface GenerateRequest {
   readonly sampling: SamplingParameters;
   /** -1: none; n >= 0: also report the log-probability of each prompt token and its n best alternatives. */
   readonly promptLogprobs: number;
+  /** "normal" when absent. */
+  readonly priority?: Priority;
+  /** Requests share cached prefixes only with requests of the same salt; the empty one when absent. */
+  readonly cacheSalt?: string;
 }
 
 export interface TokenLogprob {
@@ -81,19 +102,41 @@ export interface EngineInfo {
   readonly kvBytes: number;
   readonly loadSeconds: number;
   readonly mapSeconds: number;
+  /** What the model was made for; above `contextLength` where the KV pool holds less. Absent: not known. */
+  readonly modelContextLength?: number;
 }
 
+/** What an engine does now, and did since it was started; crashes of its process reset no counter. */
 export interface EngineStatistics {
   readonly running: number;
   readonly waiting: number;
+  /** Accepted, but not yet seen by the engine's process. */
+  readonly pending: number;
   readonly blocksUsed: number;
   readonly blocksTotal: number;
+  /** Age of the last sign of life of a busy engine; 0 when it is idle or runs in this process. */
+  readonly silentSeconds: number;
   readonly steps: number;
   readonly promptTokens: number;
   readonly generatedTokens: number;
   readonly preemptions: number;
   readonly prefixCacheQueries: number;
   readonly prefixCacheHits: number;
+  /** Cached blocks that were overwritten. */
+  readonly prefixCacheEvictions: number;
+  /** Requests that ended, by how. */
+  readonly endedStop: number;
+  readonly endedLength: number;
+  readonly endedAbort: number;
+  readonly endedError: number;
+  /** Requests that never ran, by why: longer than context or pool; wrong; queue full; waited too long. */
+  readonly refusedTooLong: number;
+  readonly refusedInvalid: number;
+  readonly refusedQueueFull: number;
+  readonly refusedQueueTimeout: number;
+  /** Times the engine's process was started again, and how often because it hung. */
+  readonly restarts: number;
+  readonly hangs: number;
 }
 
 /** The engine as its callers see it; one implementation runs in-process, one talks to an engine process. */
@@ -101,7 +144,7 @@ export interface Engine {
   readonly info: EngineInfo;
   /**
    * Runs a request. Iteration ends after the terminal event. Aborting `signal`, or leaving the loop early,
-   * frees the sequence within one step.
+   * frees the sequence within one step; aborted with the reason `TEXT_COMPLETE` it counts as stopped.
    */
   generate(request: Omit<GenerateRequest, "id">, signal?: AbortSignal): AsyncIterable<GenerationEvent>;
   statistics(): EngineStatistics;

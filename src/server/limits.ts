@@ -14,6 +14,9 @@ export const LIMITS = {
   stopStringCharacters: 1_024,
   topLogprobs: 20,
   logitBiases: 1_024,
+  dryBreakers: 64,
+  dryBreakerCharacters: 64,
+  cacheSaltCharacters: 256,
   /** Unread bytes of one stream after which its client counts as gone. */
   streamBacklogBytes: 4 * 1024 * 1024,
   /** How long a stream's headers wait for the engine to refuse the request, so that a refusal has its status. */

@@ -11,6 +11,7 @@ import type {
   GenerationEvent,
   TokenLogprob,
 } from "../../src/engine/messages.ts";
+import { NO_STATISTICS } from "../../src/engine/statistics.ts";
 import type { ErrorCode } from "../../src/errors.ts";
 
 export interface Script {
@@ -64,7 +65,7 @@ export class ScriptedEngine implements Engine {
   }
 
   statistics(): EngineStatistics {
-    return { ...IDLE, running: this.running, generatedTokens: this.generatedTokens };
+    return { ...NO_STATISTICS, running: this.running, generatedTokens: this.generatedTokens };
   }
 
   async close(): Promise<void> {
@@ -167,17 +168,4 @@ const INFO: EngineInfo = {
   kvBytes: 0,
   loadSeconds: 0,
   mapSeconds: 0,
-};
-
-const IDLE: EngineStatistics = {
-  running: 0,
-  waiting: 0,
-  blocksUsed: 0,
-  blocksTotal: 0,
-  steps: 0,
-  promptTokens: 0,
-  generatedTokens: 0,
-  preemptions: 0,
-  prefixCacheQueries: 0,
-  prefixCacheHits: 0,
 };

@@ -4,6 +4,7 @@
  */
 
 import type { GenerationEvent, Usage } from "../../engine/messages.ts";
+import { TEXT_COMPLETE } from "../../engine/text-complete.ts";
 import { MistralError } from "../../errors.ts";
 import { TextStream } from "../../text/text-stream.ts";
 import type { PlannedChoice, TextPlan } from "./plan.ts";
@@ -31,7 +32,7 @@ export async function runChoice(
         run.prompt(event.logprobs);
         break;
       case "tokens":
-        if (run.tokens(event)) stopEngine.abort();
+        if (run.tokens(event)) stopEngine.abort(TEXT_COMPLETE);
         break;
       case "finish":
         signal.throwIfAborted();
@@ -68,7 +69,7 @@ class ChoiceRun {
     this.#text = new TextStream(tokenizer, { stop: plan.stop, skipSpecialTokens: true });
     const echoed = plan.echo ? this.#promptText() : "";
     this.#offsets = new TokenOffsets(echoed.length);
-    this.#echoDue = plan.echo && plan.logprobs < 0;
+    this.#echoDue = plan.echo && !plan.echoScored;
   }
 
   prompt(logprobs: Extract<GenerationEvent, { type: "prompt" }>["logprobs"]): void {

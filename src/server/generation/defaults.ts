@@ -6,6 +6,8 @@ export interface GenerationDefaults {
   readonly topK?: number;
   readonly minP?: number;
   readonly repetitionPenalty?: number;
+  /** Tokens that are never to be drawn. */
+  readonly suppressTokens?: readonly number[];
 }
 
 /**
@@ -24,11 +26,15 @@ export function parseGenerationDefaults(config: unknown): GenerationDefaults {
   const topK = number("top_k", (value) => Number.isInteger(value) && value >= 0);
   const minP = number("min_p", (value) => value >= 0 && value <= 1);
   const repetitionPenalty = number("repetition_penalty", (value) => value > 0);
+  const suppressTokens = Array.isArray(values.suppress_tokens)
+    ? values.suppress_tokens.filter((token) => Number.isInteger(token) && token >= 0)
+    : [];
   return {
     ...(temperature === undefined ? {} : { temperature }),
     ...(topP === undefined ? {} : { topP }),
     ...(topK === undefined ? {} : { topK }),
     ...(minP === undefined ? {} : { minP }),
     ...(repetitionPenalty === undefined ? {} : { repetitionPenalty }),
+    ...(suppressTokens.length === 0 ? {} : { suppressTokens }),
   };
 }

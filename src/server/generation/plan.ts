@@ -3,12 +3,20 @@
  * filled in, seeds drawn. Everything that can be refused before the engine sees it is refused here.
  */
 
-import type { EngineInfo, GenerateRequest, SamplingParameters } from "../../engine/messages.ts";
+import type {
+  DryParameters,
+  EngineInfo,
+  GenerateRequest,
+  SamplingParameters,
+} from "../../engine/messages.ts";
 import { MistralError } from "../../errors.ts";
 import type { Tokenizer } from "../../text/types.ts";
 import { LIMITS } from "../limits.ts";
 import type { ServedModel } from "../served-model.ts";
 import type { SamplingOverrides, TextPrompt, TextRequest } from "./request.ts";
+
+/** Far below any logit, and finite: a model that may say nothing else still says something. */
+const SUPPRESSING_BIAS = -1e9;
 
 export interface PlannedChoice {
   readonly index: number;
@@ -22,8 +30,11 @@ export interface TextPlan {
   readonly model: ServedModel;
   readonly choices: readonly PlannedChoice[];
   readonly stop: readonly string[];
+  /** -1: tokens are reported without log-probabilities; n >= 0: with theirs and the n most likely ones'. */
   readonly logprobs: number;
   readonly echo: boolean;
+  /** Whether the echoed prompt comes with log-probabilities, which the engine reports before the first token. */
+  readonly echoScored: boolean;
 }
 
 /** Throws invalid_request or context_length_exceeded with the numbers that matter. */
@@ -39,12 +50,16 @@ export function planText(model: ServedModel, request: TextRequest): TextPlan {
   }
   for (const { token } of request.sampling.logitBias) checkToken(token, tokenizer, "logit_bias");
 
+  const bestOf = request.bestOf ?? request.n;
+  // Candidates are compared by the log-probabilities of their tokens.
+  const logprobs = bestOf > request.n ? Math.max(0, request.logprobs) : request.logprobs;
+  const dry = dryFor(request, tokenizer);
   const seed = request.sampling.seed === undefined ? randomSeed() : BigInt(request.sampling.seed);
   const choices: PlannedChoice[] = [];
   for (const prompt of request.prompts) {
     checkPrompt(prompt, request.promptField, tokenizer);
     const maxTokens = maxTokensFor(prompt, request, engine.info);
-    for (let answer = 0; answer < request.n; answer += 1) {
+    for (let answer = 0; answer < bestOf; answer += 1) {
       choices.push({
         index: choices.length,
         firstOfPrompt: answer === 0,
@@ -53,22 +68,30 @@ export function planText(model: ServedModel, request: TextRequest): TextPlan {
           promptTokens: prompt.tokens,
           maxTokens,
           stopTokens: request.ignoreEos ? [] : model.eosTokens,
-          sampling: samplingFor(model, request, BigInt.asUintN(64, seed + BigInt(answer))),
+          sampling: {
+            ...samplingFor(model, request, BigInt.asUintN(64, seed + BigInt(answer))),
+            ...(dry === undefined ? {} : { dry }),
+            logprobs,
+          },
           promptLogprobs: request.echo ? request.logprobs : -1,
+          ...(request.priority === undefined ? {} : { priority: request.priority }),
+          ...(request.cacheSalt === undefined ? {} : { cacheSalt: request.cacheSalt }),
         },
       });
     }
   }
-  return { model, choices, stop: request.stop, logprobs: request.logprobs, echo: request.echo };
+  const { stop, echo } = request;
+  return { model, choices, stop, logprobs, echo, echoScored: echo && request.logprobs >= 0 };
 }
 
 function checkChoiceCount(request: TextRequest): void {
-  const count = request.prompts.length * request.n;
+  const { n, bestOf = n, prompts } = request;
+  const count = prompts.length * bestOf;
   if (count <= LIMITS.choices) return;
   throw new MistralError(
     "invalid_request",
-    `${request.prompts.length} prompts with n = ${request.n} ask for ${count} answers; the limit is ${LIMITS.choices}.`,
-    { parameter: "n" },
+    `${prompts.length} prompts with ${bestOf > n ? "best_of" : "n"} = ${bestOf} ask for ${count} answers; the limit is ${LIMITS.choices}.`,
+    { parameter: bestOf > n ? "best_of" : "n" },
   );
 }
 
@@ -91,10 +114,15 @@ function checkToken(token: number, tokenizer: Tokenizer, parameter: string): voi
   );
 }
 
+/** Most tokens that prompt and answer have together; block 0 of the KV pool is never handed out. */
+export function tokenCapacity({ contextLength, blockSize, blockCount }: EngineInfo): number {
+  return Math.min(contextLength, blockSize * (blockCount - 1));
+}
+
 /** As many tokens as were asked for and as the context, and the KV pool behind it, can hold after this prompt. */
 function maxTokensFor(prompt: TextPrompt, request: TextRequest, info: EngineInfo): number {
   const asked = request.maxTokens;
-  const capacity = Math.min(info.contextLength, info.blockSize * info.blockCount);
+  const capacity = tokenCapacity(info);
   const room = capacity - prompt.tokens.length;
   if (room < 0 || (room === 0 && asked !== 0)) {
     throw new MistralError(
@@ -106,7 +134,19 @@ function maxTokensFor(prompt: TextPrompt, request: TextRequest, info: EngineInfo
   return asked === undefined ? room : Math.min(asked, room);
 }
 
-function samplingFor(model: ServedModel, request: TextRequest, seed: bigint): SamplingParameters {
+/** A breaker is the token that its text ends in when it follows other text. */
+function dryFor({ sampling }: TextRequest, tokenizer: Tokenizer): DryParameters | undefined {
+  if (sampling.dry === undefined) return undefined;
+  const { breakers, ...rest } = sampling.dry;
+  const tokens = breakers.map((text) => tokenizer.encode(`a${text}`, { addSpecialTokens: false }).at(-1));
+  return { ...rest, breakers: [...new Set(tokens.filter((token) => token !== undefined))] };
+}
+
+function samplingFor(
+  model: ServedModel,
+  request: TextRequest,
+  seed: bigint,
+): Omit<SamplingParameters, "logprobs" | "dry"> {
   const defaults = model.generationDefaults;
   const asked: SamplingOverrides = request.sampling;
   const topP = asked.topP ?? defaults.topP ?? 1;
@@ -120,9 +160,19 @@ function samplingFor(model: ServedModel, request: TextRequest, seed: bigint): Sa
     frequencyPenalty: asked.frequencyPenalty ?? 0,
     presencePenalty: asked.presencePenalty ?? 0,
     repetitionPenalty: asked.repetitionPenalty ?? defaults.repetitionPenalty ?? 1,
-    logitBias: asked.logitBias,
-    logprobs: request.logprobs,
+    logitBias: suppressed(asked.logitBias, defaults.suppressTokens ?? [], model.tokenizer),
   };
+}
+
+/** Tokens that the model's authors want never to be drawn are biased away, whatever the request adds. */
+function suppressed(
+  asked: SamplingOverrides["logitBias"],
+  tokens: readonly number[],
+  tokenizer: Tokenizer,
+): SamplingOverrides["logitBias"] {
+  const known = tokens.filter((token) => token < tokenizer.vocabularySize);
+  if (known.length === 0) return asked;
+  return [...asked, ...known.map((token) => ({ token, bias: SUPPRESSING_BIAS }))];
 }
 
 function randomSeed(): bigint {

@@ -1,6 +1,6 @@
 /** The one native text request that every dialect maps to, and the events that come back. Knows no wire shape. */
 
-import type { FinishReason, Usage } from "../../engine/messages.ts";
+import type { DryParameters, FinishReason, Priority, Usage } from "../../engine/messages.ts";
 
 export interface TextPrompt {
   readonly tokens: Int32Array;
@@ -20,7 +20,11 @@ export interface SamplingOverrides {
   /** Any safe integer; undefined draws one for the request. */
   readonly seed: number | undefined;
   readonly logitBias: readonly { readonly token: number; readonly bias: number }[];
+  /** Its breakers as texts; undefined turns it off. */
+  readonly dry?: DryRequest | undefined;
 }
+
+export type DryRequest = Omit<DryParameters, "breakers"> & { readonly breakers: readonly string[] };
 
 export interface TextRequest {
   readonly prompts: readonly TextPrompt[];
@@ -28,6 +32,8 @@ export interface TextRequest {
   readonly promptField: string;
   /** Answers per prompt. Answer i of prompt p is choice p * n + i and is drawn with the seed plus i. */
   readonly n: number;
+  /** Answers generated per prompt, of which the `n` best are given: at least `n`, which it is when left out. */
+  readonly bestOf?: number | undefined;
   /** Most tokens per answer; undefined is as many as the context holds. */
   readonly maxTokens: number | undefined;
   readonly stop: readonly string[];
@@ -37,6 +43,11 @@ export interface TextRequest {
   readonly logprobs: number;
   /** Reports the prompt's text first and, with `logprobs`, the prompt tokens'. */
   readonly echo: boolean;
+  /** Prompt tokens that were cut away because the request asked for it; none when left out. */
+  readonly droppedTokens?: number;
+  readonly priority?: Priority | undefined;
+  /** Cached prefixes are shared only among requests with the same salt. */
+  readonly cacheSalt?: string | undefined;
 }
 
 export interface TokenAlternative {

@@ -95,7 +95,6 @@ export const CHAT_PARAMETERS = {
   web_search_options: refused(t.Never(), "web search is not built yet"),
   parallel_tool_calls: noEffect("Whether one answer may call several tools; without tools it cannot."),
   store: noEffect("Whether OpenAI keeps the answer; nothing is kept here."),
-  service_tier: noEffect("Which of OpenAI's tiers serves the request."),
   safety_identifier: noEffect("Who the end user is."),
   prompt_cache_key: noEffect("Helps OpenAI find a cached prefix; ours is found by the tokens alone."),
   prompt_cache_retention: noEffect("How long OpenAI keeps a cached prefix."),

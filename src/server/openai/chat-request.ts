@@ -3,9 +3,10 @@
 import { MistralError } from "../../errors.ts";
 import type { ChatMessage, ChatTemplate } from "../../text/types.ts";
 import type { TextRequest } from "../generation/request.ts";
+import { truncatePrompts } from "../generation/truncate.ts";
 import type { ServedModel } from "../served-model.ts";
 import type { ChatBody, ChatBodyMessage } from "./chat-parameters.ts";
-import { samplingOverrides, stopStrings } from "./sampling-parameters.ts";
+import { priority, samplingOverrides, stopStrings } from "./sampling-parameters.ts";
 
 export function chatTextRequest(body: ChatBody, model: ServedModel): TextRequest {
   const template = model.chatTemplate;
@@ -13,7 +14,7 @@ export function chatTextRequest(body: ChatBody, model: ServedModel): TextRequest
     throw invalid(`The model "${model.id}" has no chat template; use /v1/completions instead.`, "model");
   }
   const text = renderPrompt(body, template);
-  return {
+  const request: TextRequest = {
     prompts: [{ tokens: Int32Array.from(model.tokenizer.encode(text, { addSpecialTokens: true })), text }],
     promptField: "messages",
     n: body.n ?? 1,
@@ -23,7 +24,10 @@ export function chatTextRequest(body: ChatBody, model: ServedModel): TextRequest
     sampling: samplingOverrides(body),
     logprobs: logprobCount(body),
     echo: false,
+    priority: priority(body),
+    cacheSalt: body.cache_salt ?? undefined,
   };
+  return body.truncate_sequence === true ? truncatePrompts(request, model) : request;
 }
 
 /** Variables for the template which it never mentions, and which can therefore do nothing. */

@@ -32,7 +32,10 @@ export const COMPLETION_PARAMETERS = {
     optional(t.Boolean(), "true or false"),
     "Puts the prompt in front of the answer, and its tokens in front of the log-probabilities.",
   ),
-  best_of: refused(t.Literal(1), "choosing among hidden answers is not supported; use n and choose"),
+  best_of: supported(
+    optional(t.Integer({ minimum: 1, maximum: LIMITS.choices }), `an integer from 1 to ${LIMITS.choices}`),
+    "Generates this many answers and gives the `n` with the highest log-probability per token, best first. All are paid for. Not with `stream`.",
+  ),
   suffix: refused(t.Literal(""), "text is only continued, not filled in before a suffix"),
   tools: refused(t.Array(t.Unknown(), { maxItems: 0 }), "tool calling is not built yet"),
 };

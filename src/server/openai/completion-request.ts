@@ -3,9 +3,10 @@
 import { MistralError } from "../../errors.ts";
 import type { Tokenizer } from "../../text/types.ts";
 import type { TextPrompt, TextRequest } from "../generation/request.ts";
+import { truncatePrompts } from "../generation/truncate.ts";
 import type { ServedModel } from "../served-model.ts";
 import type { CompletionBody } from "./completion-parameters.ts";
-import { samplingOverrides, stopStrings } from "./sampling-parameters.ts";
+import { priority, samplingOverrides, stopStrings } from "./sampling-parameters.ts";
 
 export function completionTextRequest(body: CompletionBody, model: ServedModel): TextRequest {
   const echo = body.echo ?? false;
@@ -18,17 +19,41 @@ export function completionTextRequest(body: CompletionBody, model: ServedModel):
       },
     );
   }
-  return {
+  const request: TextRequest = {
     prompts: promptsOf(body.prompt, model.tokenizer),
     promptField: "prompt",
     n: body.n ?? 1,
+    bestOf: bestOf(body),
     maxTokens: body.max_tokens ?? undefined,
     stop: stopStrings(body),
     ignoreEos: body.ignore_eos ?? false,
     sampling: samplingOverrides(body),
     logprobs: body.logprobs ?? -1,
     echo,
+    priority: priority(body),
+    cacheSalt: body.cache_salt ?? undefined,
   };
+  return body.truncate_sequence === true ? truncatePrompts(request, model) : request;
+}
+
+function bestOf(body: CompletionBody): number | undefined {
+  const n = body.n ?? 1;
+  const count = body.best_of ?? n;
+  if (count < n) {
+    throw new MistralError(
+      "invalid_request",
+      `best_of (${count}) answers are generated and the n (${n}) best of them given; raise best_of to at least n.`,
+      { parameter: "best_of" },
+    );
+  }
+  if (count > n && body.stream === true) {
+    throw new MistralError(
+      "invalid_request",
+      "Which answer is the best is known when all are complete; best_of above n cannot be streamed.",
+      { parameter: "best_of" },
+    );
+  }
+  return count;
 }
 
 function promptsOf(prompt: CompletionBody["prompt"], tokenizer: Tokenizer): readonly TextPrompt[] {

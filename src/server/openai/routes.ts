@@ -3,6 +3,8 @@
 import { Elysia } from "elysia";
 import { readJsonBody } from "../body.ts";
 import type { ServerContext } from "../context.ts";
+import { bestAnswers } from "../generation/fold.ts";
+import { truncationWarnings } from "../generation/truncate.ts";
 import type { ServedModel } from "../served-model.ts";
 import { answerStream, answerWhole, type Exchange, warningHeaders } from "./answer.ts";
 import { answerHead } from "./answer-head.ts";
@@ -35,9 +37,9 @@ export function openaiRoutes(context: ServerContext) {
             ...ignoredFields(body, CHAT_PARAMETERS),
             ...unusedTemplateFields(body, model.chatTemplate),
           ];
-          const warnings = warn(path, ignored);
           const { stream, includeUsage } = streamChoice(body);
           const text = chatTextRequest(body, model);
+          const warnings = [...warn(path, ignored), ...truncationWarnings(text)];
           const exchange: Exchange = { context, request, server, model, text, warnings };
           const head = answerHead("chatcmpl", model);
           if (stream) {
@@ -54,15 +56,18 @@ export function openaiRoutes(context: ServerContext) {
         "/v1/completions",
         ({ body, request, server, set, path }) => {
           const model = context.models.get(body.model);
-          const warnings = warn(path, ignoredFields(body, COMPLETION_PARAMETERS));
           const { stream, includeUsage } = streamChoice(body);
           const text = completionTextRequest(body, model);
+          const ignored = ignoredFields(body, COMPLETION_PARAMETERS);
+          const warnings = [...warn(path, ignored), ...truncationWarnings(text)];
           const exchange: Exchange = { context, request, server, model, text, warnings };
           const head = answerHead("cmpl", model);
           if (stream)
             return answerStream(exchange, (events) => completionChunks(head, events, { includeUsage }));
           Object.assign(set.headers, warningHeaders(warnings));
-          return answerWhole(exchange, (folded) => completion(head, folded, text.logprobs >= 0));
+          return answerWhole(exchange, (folded) =>
+            completion(head, bestAnswers(folded, text.n, text.bestOf ?? text.n), text.logprobs >= 0),
+          );
         },
         { parse, body: CompletionBody, response: { 200: Completion, ...ERROR_RESPONSES } },
       )

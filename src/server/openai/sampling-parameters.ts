@@ -1,8 +1,9 @@
 /** The request fields that chat and text completions share, and their mapping to the native request. */
 
 import { t } from "elysia";
+import type { Priority } from "../../engine/messages.ts";
 import { MistralError } from "../../errors.ts";
-import type { SamplingOverrides } from "../generation/request.ts";
+import type { DryRequest, SamplingOverrides } from "../generation/request.ts";
 import { LIMITS } from "../limits.ts";
 import { type BodyOf, expecting, noEffect, optional, refused, supported } from "./parameters.ts";
 
@@ -89,11 +90,48 @@ export const SHARED_PARAMETERS = {
     ),
     "With `include_usage`, the stream's last chunk tells what it cost. Only together with `stream`.",
   ),
+  dry_multiplier: supported(
+    optional(t.Number({ minimum: 0, maximum: 100 }), "a number from 0 (off) to 100"),
+    "Strength of the DRY penalty: a token that would prolong a repetition of length L loses multiplier * base ^ (L - allowed length).",
+  ),
+  dry_base: supported(
+    optional(t.Number({ exclusiveMinimum: 0, maximum: 100 }), "a number above 0 and up to 100"),
+    "How the DRY penalty grows with the length of the repetition. Default: 1.75.",
+  ),
+  dry_allowed_length: supported(
+    optional(integer(0, SAFE), "an integer of at least 0"),
+    "Shortest repetition that DRY penalises, in tokens. Default: 2.",
+  ),
+  dry_sequence_breakers: supported(
+    optional(
+      t.Array(t.String({ minLength: 1, maxLength: LIMITS.dryBreakerCharacters }), {
+        maxItems: LIMITS.dryBreakers,
+      }),
+      `an array of at most ${LIMITS.dryBreakers} strings, each of 1 to ${LIMITS.dryBreakerCharacters} characters`,
+    ),
+    'Texts across which DRY counts nothing as repeated. Default: "\\n", ":", """ and "*".',
+  ),
+  truncate_sequence: supported(
+    optional(t.Boolean(), "true or false"),
+    "Drops the oldest tokens of a prompt that is too long, and says so in `x-mistral-warning`. Otherwise it is refused.",
+  ),
+  cache_salt: supported(
+    optional(
+      t.String({ maxLength: LIMITS.cacheSaltCharacters }),
+      `a string of up to ${LIMITS.cacheSaltCharacters} characters`,
+    ),
+    "Shares cached prefixes only with requests of the same salt, so that nobody else's timing tells what was asked.",
+  ),
+  service_tier: supported(
+    optional(
+      t.Union([t.Literal("auto"), t.Literal("default"), t.Literal("priority"), t.Literal("flex")]),
+      "one of auto, default, priority or flex",
+    ),
+    'Who goes first when requests wait: "priority" before the others, "flex" after them; nobody waits for ever.',
+  ),
   user: noEffect("Who the end user is."),
   metadata: noEffect("The client's notes about the request."),
   grammar: refused(t.Never(), "constrained decoding is not built yet"),
-  dry_multiplier: refused(t.Literal(0), "the DRY penalty is not built yet"),
-  truncate_sequence: refused(t.Literal(false), "prompts are not cut; shorten the prompt instead"),
   adapter: refused(t.Never(), "LoRA adapters are not built yet"),
 };
 
@@ -118,7 +156,34 @@ export function samplingOverrides(body: SharedBody): SamplingOverrides {
     repetitionPenalty: body.repetition_penalty ?? undefined,
     seed: body.seed ?? undefined,
     logitBias: logitBias(body.logit_bias ?? {}),
+    dry: dryRequest(body),
   };
+}
+
+const DRY_DEFAULTS = { base: 1.75, allowedLength: 2, breakers: ["\n", ":", '"', "*"] } as const;
+
+function dryRequest(body: SharedBody): DryRequest | undefined {
+  const multiplier = body.dry_multiplier ?? 0;
+  if (multiplier === 0) return undefined;
+  return {
+    multiplier,
+    base: body.dry_base ?? DRY_DEFAULTS.base,
+    // A repetition has at least one token, so 0 allows no fewer than 1 does.
+    allowedLength: Math.max(1, body.dry_allowed_length ?? DRY_DEFAULTS.allowedLength),
+    breakers: body.dry_sequence_breakers ?? DRY_DEFAULTS.breakers,
+  };
+}
+
+/** OpenAI's tiers are our classes of priority. */
+export function priority(body: SharedBody): Priority {
+  switch (body.service_tier) {
+    case "priority":
+      return "interactive";
+    case "flex":
+      return "batch";
+    default:
+      return "normal";
+  }
 }
 
 export function stopStrings(body: SharedBody): readonly string[] {

@@ -9,6 +9,7 @@ test("the values of generation_config.json are read by their names", () => {
     top_k: 50,
     min_p: 0.1,
     repetition_penalty: 1.1,
+    suppress_tokens: [3, 5, -1, "x"],
   };
   expect(parseGenerationDefaults({ ...config, eos_token_id: 2, transformers_version: "4" })).toEqual({
     temperature: 0.7,
@@ -16,6 +17,7 @@ test("the values of generation_config.json are read by their names", () => {
     topK: 50,
     minP: 0.1,
     repetitionPenalty: 1.1,
+    suppressTokens: [3, 5],
   });
 });
 
