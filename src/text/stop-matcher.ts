@@ -26,6 +26,7 @@ function automatonOf(pattern: string): Automaton {
 
 export class StopMatcher {
   private readonly automata: Automaton[];
+  private foundText: string | undefined;
 
   /** Throws `invalid_request` for an empty stop string, which would stop every text before it begins. */
   constructor(stop: readonly string[]) {
@@ -45,15 +46,21 @@ export class StopMatcher {
     if (this.automata.length === 0) return Number.NaN;
     for (let at = 0; at < text.length; at++) {
       const code = text.charCodeAt(at);
-      let longest = 0;
+      let longest: string | undefined;
       for (const automaton of this.automata) {
-        if (step(automaton, code) === automaton.pattern.length) {
-          longest = Math.max(longest, automaton.pattern.length);
-        }
+        if (step(automaton, code) < automaton.pattern.length) continue;
+        if (longest === undefined || longest.length < automaton.pattern.length) longest = automaton.pattern;
       }
-      if (longest > 0) return at + 1 - longest;
+      if (longest === undefined) continue;
+      this.foundText = longest;
+      return at + 1 - longest.length;
     }
     return Number.NaN;
+  }
+
+  /** The stop string that `read` found last; undefined before it finds one. */
+  get found(): string | undefined {
+    return this.foundText;
   }
 
   /** How many characters at the end of the text so far could be the beginning of a stop string. */

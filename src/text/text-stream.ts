@@ -28,6 +28,10 @@ export interface TextStreamOptions {
    */
   readonly stop: readonly string[];
   readonly skipSpecialTokens: boolean;
+  /** Special tokens whose text is kept although special tokens are skipped: a later reader looks for them. */
+  readonly keptTokens?: ReadonlySet<number>;
+  /** The text goes on from another one, so a space at its beginning is part of it. */
+  readonly continues?: boolean;
 }
 
 /** A token pushed and not released. */
@@ -46,7 +50,7 @@ export class TextStream {
   private readonly stop: StopMatcher;
   private stopped = false;
   /** Nothing has been decoded yet: a leading space may have to go. */
-  private atStart = true;
+  private atStart: boolean;
   /** The beginning of a character whose last bytes have not come. */
   private tail: Uint8Array = NO_BYTES;
   private bytesPushed = 0;
@@ -61,13 +65,23 @@ export class TextStream {
     private readonly options: TextStreamOptions,
   ) {
     this.stop = new StopMatcher(options.stop);
+    this.atStart = options.continues !== true;
+  }
+
+  /** Where the next token begins: in the character that is unfinished, else after all text so far. */
+  get length(): number {
+    return this.charactersDecoded;
+  }
+
+  /** The stop string that ended the text; undefined when none has. */
+  get stopString(): string | undefined {
+    return this.stop.found;
   }
 
   /** Takes the next token. After a stop string, tokens are not looked at. */
   push(token: number): TextStep {
     if (this.stopped) return { text: "", released: 0, stopped: true };
-    const skipped = this.options.skipSpecialTokens && this.tokenizer.isSpecial(token);
-    const bytes = skipped ? NO_BYTES : this.bytesOf(token);
+    const bytes = this.skips(token) ? NO_BYTES : this.bytesOf(token);
     this.bytesPushed += bytes.length;
     this.heldTokens.push({ byteEnd: this.bytesPushed, start: this.charactersDecoded, end: -1 });
     const joined = this.tail.length === 0 ? bytes : concatenate(this.tail, bytes);
@@ -86,6 +100,11 @@ export class TextStream {
     const text = step.text + this.heldText;
     this.heldText = "";
     return { text, released: step.released + this.release(this.charactersDecoded), stopped: false };
+  }
+
+  private skips(token: number): boolean {
+    const { skipSpecialTokens, keptTokens } = this.options;
+    return skipSpecialTokens && this.tokenizer.isSpecial(token) && keptTokens?.has(token) !== true;
   }
 
   /** At the start of a text a decoder may drop leading spaces; it is asked with the first token that has text. */

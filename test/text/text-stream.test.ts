@@ -200,8 +200,27 @@ describe("by example", () => {
     expect(stream(llama, [llama.tokenId("<s>")!, ...tokens], []).text).toBe("the the");
   });
 
-  test("special tokens have text only when they are not skipped", () => {
+  test("the space at the beginning of a text that continues another stays", () => {
+    const tokens = llama.encode("the the", { addSpecialTokens: false });
+    const text = new TextStream(llama, { stop: [], skipSpecialTokens: true, continues: true });
+    expect(text.length).toBe(0);
+    expect(text.push(tokens[0]!).text).toBe(" the");
+    expect(text.length).toBe(4);
+    expect(text.push(tokens[1]!).text).toBe(" the");
+  });
+
+  test("tells the stop string that ended it, the longest of several", () => {
+    const text = new TextStream(tokenizer, { stop: ["nd", "end", "x"], skipSpecialTokens: true });
+    expect(text.stopString).toBeUndefined();
+    for (const token of tokensOfText("the end x")) text.push(token);
+    expect(text.stopString).toBe("end");
+  });
+
+  test("special tokens have text only when they are not skipped, or kept for a later reader", () => {
     const end = tokenizer.tokenId("<|im_end|>")!;
+    const kept = new TextStream(tokenizer, { stop: [], skipSpecialTokens: true, keptTokens: new Set([end]) });
+    expect(kept.push(end).text).toBe("<|im_end|>");
+    expect(kept.push(tokenizer.tokenId("<|im_start|>")!).text).toBe("");
     expect(stream(tokenizer, [end], []).text).toBe("");
     expect(stream(tokenizer, [end], [], false).text).toBe("<|im_end|>");
     expect(stream(tokenizer, [...tokensOfText("a"), end], ["<|im_end|>"], false)).toMatchObject({
