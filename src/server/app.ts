@@ -2,16 +2,17 @@
 
 import { Elysia } from "elysia";
 import { MistralError } from "../errors.ts";
+import { checkHeaders, requireKey } from "./access.ts";
 import { checkAnnouncedLength } from "./body.ts";
 import { createContext, type ServerContext, type ServerSettings } from "./context.ts";
-import { failureOf, HttpFailure } from "./failure.ts";
+import { type Failure, failureOf, HttpFailure } from "./failure.ts";
 import { healthRoutes } from "./health.ts";
 import { Lifecycle } from "./lifecycle.ts";
 import { allowedMethods, type RouteShape } from "./methods.ts";
+import type { ModelRegistry } from "./model-registry.ts";
 import { errorResponse } from "./openai/errors.ts";
 import { openaiRoutes } from "./openai/routes.ts";
 import { type BodyComplaint, bodyFailure } from "./openai/validation.ts";
-import type { ModelRegistry } from "./served-model.ts";
 
 export interface AppOptions {
   readonly models: ModelRegistry;
@@ -24,19 +25,45 @@ export function createApp(options: AppOptions) {
   const context = createContext(options.models, options.lifecycle ?? new Lifecycle(), options.settings);
   let routes: readonly RouteShape[] = [];
   const app = new Elysia({ name: "mistral.ts", normalize: false })
-    .onRequest(({ request }) => {
+    .onRequest(({ request, set }) => {
+      const path = pathOf(request);
+      const record = context.records.begin(request, path);
+      if (context.requestIdHeader) set.headers["x-request-id"] = record.id;
+      Object.assign(set.headers, context.cors.headersFor(request));
+      const preflight = context.cors.preflight(request);
+      if (preflight !== undefined) return preflight;
+      checkHeaders(request.headers);
       checkAnnouncedLength(request);
+      record.keyName = requireKey(request, path, context.apiKeys);
       if (context.lifecycle.draining && request.method === "POST") {
         throw new MistralError("shutting_down", "The server is shutting down and takes no new requests.");
       }
     })
-    .onError(({ code, error, request, path }) => {
-      const cause = code === "PARSE" && error.cause !== undefined ? error.cause : error;
-      if (code === "NOT_FOUND") return errorResponse(noRoute(routes, request.method, path).failure);
-      if (code === "VALIDATION" && error.type === "body") {
-        return errorResponse(bodyFailure(error as unknown as BodyComplaint).failure);
+    .onError(({ code, error, request, path, route }) => {
+      const failure = failureFor(context, routes, { code, error, request, path });
+      const record = context.records.of(request);
+      if (record !== undefined) {
+        record.status = failure.status;
+        record.error ??= failure.message;
+        if (route !== undefined && route !== "") record.route = route;
       }
-      return failed(context, request, path, cause);
+      return errorResponse(failure);
+    })
+    .onBeforeHandle(({ request, route, body }) => {
+      const record = context.records.of(request);
+      if (record === undefined) return;
+      record.route = route;
+      if (typeof body === "object" && body !== null) record.model = modelNamed(context, body);
+      context.records.started(record);
+    })
+    .onAfterResponse(({ request, set, responseValue }) => {
+      const record = context.records.of(request);
+      if (record === undefined) return;
+      if (record.status === 0) {
+        const answer: unknown = responseValue;
+        record.status = answer instanceof Response ? answer.status : Number(set.status ?? 200);
+      }
+      context.records.answered(request);
     })
     .use(healthRoutes(context))
     .use(openaiRoutes(context));
@@ -47,11 +74,28 @@ export function createApp(options: AppOptions) {
 /** The type from which the typed client takes its routes. */
 export type App = ReturnType<typeof createApp>;
 
-function failed(context: ServerContext, request: Request, path: string, cause: unknown): Response {
+interface Failed {
+  readonly code: string | number;
+  readonly error: unknown;
+  readonly request: Request;
+  readonly path: string;
+}
+
+function failureFor(
+  context: ServerContext,
+  routes: readonly RouteShape[],
+  { code, error, request, path }: Failed,
+): Failure {
+  if (code === "NOT_FOUND") return noRoute(routes, request.method, path).failure;
+  const thrown = error as { readonly type?: string; readonly cause?: unknown };
+  if (code === "VALIDATION" && thrown.type === "body") {
+    return bodyFailure(error as unknown as BodyComplaint).failure;
+  }
+  const cause = code === "PARSE" && thrown.cause !== undefined ? thrown.cause : error;
   const failure = failureOf(cause);
-  const clientGone = request.signal.aborted;
-  if (failure.unexpected && !clientGone) context.logError(`${request.method} ${path} failed`, cause);
-  return errorResponse(failure);
+  if (failure.unexpected && !request.signal.aborted)
+    context.logError(`${request.method} ${path} failed`, cause);
+  return failure;
 }
 
 function noRoute(routes: readonly RouteShape[], method: string, path: string): HttpFailure {
@@ -66,4 +110,17 @@ function noRoute(routes: readonly RouteShape[], method: string, path: string): H
     code: "method_not_allowed",
     headers: { allow: list },
   });
+}
+
+function modelNamed(context: ServerContext, body: object): string | undefined {
+  if (!("model" in body) || typeof body.model !== "string") return context.models.idOf(undefined);
+  return context.models.idOf(body.model);
+}
+
+/** Elysia has not looked at the address yet when a request comes in. */
+function pathOf({ url }: Request): string {
+  const start = url.indexOf("/", url.indexOf("//") + 2);
+  if (start < 0) return "/";
+  const end = url.indexOf("?", start);
+  return end < 0 ? url.slice(start) : url.slice(start, end);
 }

@@ -1,6 +1,7 @@
 /** Reads a request body as JSON, bounded, whatever its content type says. */
 
 import { HttpFailure } from "./failure.ts";
+import { nestsDeeperThan } from "./json-depth.ts";
 import { LIMITS } from "./limits.ts";
 
 /** Refuses a body that announces itself as too large, before any of it is read. */
@@ -28,6 +29,11 @@ export async function readJsonBody(request: Request): Promise<object> {
     text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
   } catch {
     throw new HttpFailure(400, "The request body is not valid UTF-8.", { code: "invalid_json" });
+  }
+  if (nestsDeeperThan(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength), LIMITS.jsonDepth)) {
+    throw new HttpFailure(400, `The request body nests deeper than ${LIMITS.jsonDepth} arrays and objects.`, {
+      code: "invalid_json",
+    });
   }
   const value = parseJson(text, bytes.byteLength);
   if (typeof value === "object" && value !== null && !Array.isArray(value)) return value;

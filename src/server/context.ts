@@ -1,8 +1,12 @@
 /** What every route shares: the models, the settings, the open requests and the log. Knows no dialect. */
 
+import { type AccessLogSettings, accessLog } from "./access-log.ts";
+import type { KeyRing } from "./api-keys.ts";
+import { CorsPolicy } from "./cors.ts";
 import type { Lifecycle } from "./lifecycle.ts";
 import { LIMITS } from "./limits.ts";
-import type { ModelRegistry } from "./served-model.ts";
+import type { ModelRegistry } from "./model-registry.ts";
+import { RequestRecords } from "./request-record.ts";
 
 export interface ServerSettings {
   /** Silence on a stream after which a comment is sent (KEEP_ALIVE_INTERVAL). */
@@ -11,13 +15,32 @@ export interface ServerSettings {
   readonly streamBacklogBytes?: number;
   /** Receives warnings and unexpected errors; by default the standard error stream. */
   readonly log?: (level: "warning" | "error", message: string, cause?: unknown) => void;
+  /** Longest life of a request; 0, the default, is no limit. */
+  readonly requestTimeoutMs?: number;
+  /** Whether unknown fields are refused instead of warned about. */
+  readonly strict?: boolean;
+  /** Without them everyone is served, and administration is for this machine only. */
+  readonly apiKeys?: KeyRing;
+  /** None by default. */
+  readonly cors?: CorsPolicy;
+  /** None by default. */
+  readonly accessLog?: AccessLogSettings;
+  /** Whether answers carry `x-request-id`; they do by default. */
+  readonly requestIdHeader?: boolean;
 }
 
 export interface ServerContext {
   readonly models: ModelRegistry;
   readonly lifecycle: Lifecycle;
+  readonly records: RequestRecords;
   readonly keepAliveIntervalMs: number;
   readonly streamBacklogBytes: number;
+  readonly strict: boolean;
+  readonly apiKeys: KeyRing | undefined;
+  readonly cors: CorsPolicy;
+  readonly requestIdHeader: boolean;
+  /** Whether records keep the text of prompts. */
+  readonly recordPrompts: boolean;
   logError(message: string, cause: unknown): void;
   /** Logs each distinct message once in the life of the server. */
   warnOnce(message: string): void;
@@ -30,11 +53,20 @@ export function createContext(
 ): ServerContext {
   const log = settings.log ?? ((level, message, cause) => console.error(`${level}: ${message}`, cause ?? ""));
   const warned = new Set<string>();
+  const records = new RequestRecords();
+  if (settings.accessLog !== undefined) records.watch(accessLog(settings.accessLog));
+  lifecycle.configure(settings.requestTimeoutMs ?? 0, records);
   return {
     models,
     lifecycle,
+    records,
     keepAliveIntervalMs: settings.keepAliveIntervalMs,
     streamBacklogBytes: settings.streamBacklogBytes ?? LIMITS.streamBacklogBytes,
+    strict: settings.strict ?? false,
+    apiKeys: settings.apiKeys,
+    cors: settings.cors ?? new CorsPolicy([]),
+    requestIdHeader: settings.requestIdHeader ?? true,
+    recordPrompts: settings.accessLog?.prompts ?? false,
     logError: (message, cause) => log("error", message, cause),
     warnOnce(message) {
       if (warned.has(message) || warned.size >= LIMITS.rememberedWarnings) return;

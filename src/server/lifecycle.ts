@@ -4,23 +4,33 @@
  */
 
 import { MistralError } from "../errors.ts";
+import { HttpFailure } from "./failure.ts";
+import type { RequestRecords } from "./request-record.ts";
 
 /** One open request: the signal its engine work runs under. */
 export class RequestScope {
   readonly #controller = new AbortController();
   readonly #onClose: (scope: RequestScope) => void;
-  readonly #detach: () => void;
+  #detach: (() => void) | undefined;
+  #timer: ReturnType<typeof setTimeout> | undefined;
   #clientGone = false;
+  #closed = false;
 
-  constructor(request: Request, onClose: (scope: RequestScope) => void) {
+  /** @param request undefined for work that goes on without a connection. */
+  constructor(request: Request | undefined, timeoutMs: number, onClose: (scope: RequestScope) => void) {
     this.#onClose = onClose;
+    if (timeoutMs > 0) this.#timer = setTimeout(() => this.abort(outOfTime(timeoutMs)), timeoutMs);
+    if (request !== undefined) this.#follow(request.signal);
+  }
+
+  #follow(signal: AbortSignal): void {
     const onAbort = () => {
       this.#clientGone = true;
-      this.abort(request.signal.reason);
+      this.abort(signal.reason);
     };
-    if (request.signal.aborted) onAbort();
-    else request.signal.addEventListener("abort", onAbort, { once: true });
-    this.#detach = () => request.signal.removeEventListener("abort", onAbort);
+    if (signal.aborted) onAbort();
+    else signal.addEventListener("abort", onAbort, { once: true });
+    this.#detach = () => signal.removeEventListener("abort", onAbort);
   }
 
   get signal(): AbortSignal {
@@ -39,15 +49,31 @@ export class RequestScope {
 
   /** The answer is complete, or nobody reads it: frees whatever still runs. May be called again. */
   close(): void {
-    this.#detach();
+    if (this.#closed) return;
+    this.#closed = true;
+    clearTimeout(this.#timer);
+    this.#detach?.();
     this.#controller.abort(new DOMException("The request is over.", "AbortError"));
     this.#onClose(this);
   }
 }
 
+function outOfTime(timeoutMs: number): HttpFailure {
+  const text = `The request was not answered within ${timeoutMs / 1000} s, the time this server gives one request.`;
+  return new HttpFailure(504, text, { code: "request_timeout" });
+}
+
 export class Lifecycle {
   readonly #open = new Set<RequestScope>();
   #draining = false;
+  #timeoutMs = 0;
+  #records: RequestRecords | undefined;
+
+  /** @param timeoutMs longest life of a request, 0 for no limit; `records` end when the scopes of their request do. */
+  configure(timeoutMs: number, records: RequestRecords): void {
+    this.#timeoutMs = timeoutMs;
+    this.#records = records;
+  }
 
   get draining(): boolean {
     return this.#draining;
@@ -58,7 +84,20 @@ export class Lifecycle {
   }
 
   open(request: Request): RequestScope {
-    const scope = new RequestScope(request, (closed) => this.#open.delete(closed));
+    this.#records?.hold(request);
+    return this.#add(request, ({ clientGone }) => this.#records?.release(request, clientGone));
+  }
+
+  /** Work of the server's own that no connection waits for; a stopping server waits for it as for requests. */
+  openDetached(): RequestScope {
+    return this.#add(undefined, () => {});
+  }
+
+  #add(request: Request | undefined, onClose: (scope: RequestScope) => void): RequestScope {
+    const scope = new RequestScope(request, this.#timeoutMs, (closed) => {
+      this.#open.delete(closed);
+      onClose(closed);
+    });
     this.#open.add(scope);
     return scope;
   }

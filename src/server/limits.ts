@@ -5,6 +5,13 @@ export const LIMITS = {
   bodyBytes: 50 * 1024 * 1024,
   /** What Bun itself refuses, with an empty 413: far above ours, so that ours answers in the dialect's shape. */
   transportBodyBytes: 1024 * 1024 * 1024,
+  /** Arrays and objects of a body inside one another. */
+  jsonDepth: 128,
+  /** Headers of one request, and their bytes; the transport itself refuses 16 KiB with an empty 431. */
+  headers: 100,
+  headerBytes: 15_000,
+  /** How long a model that could not be loaded is not tried again. */
+  loadRetryMs: 5_000,
   messages: 20_000,
   contentParts: 4_096,
   prompts: 128,

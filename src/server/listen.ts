@@ -11,6 +11,14 @@ export interface ServerOptions extends Omit<AppOptions, "lifecycle"> {
   readonly port: number;
   /** Closes connections without a request after this time; requests in progress are never cut. 0, the default: never. */
   readonly idleTimeoutSeconds?: number;
+  /** HTTPS with this certificate instead of plain HTTP. */
+  readonly tls?: TlsFiles;
+}
+
+/** Certificate chain and private key, in PEM. */
+export interface TlsFiles {
+  readonly certificate: string;
+  readonly key: string;
 }
 
 export interface RunningServer {
@@ -34,7 +42,7 @@ const FAREWELL_MS = 500;
 export function startServer(options: ServerOptions): RunningServer {
   const lifecycle = new Lifecycle();
   const app = createApp({ models: options.models, settings: options.settings, lifecycle });
-  const { hostname } = options;
+  const { hostname, tls } = options;
   try {
     app.listen({
       hostname,
@@ -45,6 +53,7 @@ export function startServer(options: ServerOptions): RunningServer {
       reusePort: false,
       maxRequestBodySize: LIMITS.transportBodyBytes,
       development: false,
+      ...(tls === undefined ? {} : { tls: { cert: tls.certificate, key: tls.key } }),
     });
   } catch (error) {
     throw bindFailure(hostname, options.port, error);
@@ -55,7 +64,7 @@ export function startServer(options: ServerOptions): RunningServer {
   return {
     hostname,
     port,
-    url: `http://${localAddress(hostname)}:${port}`,
+    url: `${tls === undefined ? "http" : "https"}://${localAddress(hostname)}:${port}`,
     get openRequests() {
       return lifecycle.openRequests;
     },

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import packageJson from "../../package.json" with { type: "json" };
-import { ModelRegistry } from "../../src/server/served-model.ts";
+import { ModelRegistry } from "../../src/server/model-registry.ts";
 import { expectMistralError } from "../support/expect-error.ts";
 import { CHAT, COMPLETIONS, harness, minimalBody, post } from "./harness.ts";
 

@@ -7,18 +7,19 @@ import { showValue } from "../../config/parse-value.ts";
 import type { Resolution } from "../../config/resolve.ts";
 import { showSource } from "../../config/resolve.ts";
 import { type Settings, settingEntries } from "../../config/settings.ts";
-import { ProcessEngine } from "../../engine/engine-client.ts";
+import type { ProcessEngine } from "../../engine/engine-client.ts";
 import { MistralError } from "../../errors.ts";
 import type { RunningServer } from "../../server/listen.ts";
-import type { ServedModel } from "../../server/served-model.ts";
 import type { ResolvedModel } from "../../weights/resolve.ts";
-import { fetchModel } from "../fetch-model.ts";
 import { Log } from "../log.ts";
-import { runnerOptions } from "../runner-options.ts";
+import { loadServedModel } from "./load-model.ts";
+import { exposureWarning, serverSettings, tlsFiles } from "./server-settings.ts";
 import { exitOnSignals, type ShutdownTargets } from "./shutdown.ts";
 import { startReport } from "./start-report.ts";
 
 const STATISTICS_INTERVAL_MS = 1_000;
+/** Connections on which nothing moves are closed; requests in progress are exempt. */
+const IDLE_TIMEOUT_SECONDS = 120;
 
 /** Resolves when the server answers; the process then goes on until a signal. Throws MistralError. */
 export async function serve(resolution: Resolution): Promise<void> {
@@ -30,42 +31,33 @@ export async function serve(resolution: Resolution): Promise<void> {
   exitOnSignals(targets, settings.shutdownTimeoutSeconds, log);
 
   requireFreeAddress(settings.host, settings.port);
-  const resolved = await fetchModel(settings, log);
-  const starting = startEngine(settings, resolved, log);
+  const forServer = serverSettings(settings, log);
+  const tls = tlsFiles(settings);
+  const loading = loadServedModel(settings, log);
   // Its failure is thrown where it is awaited; until then it must not count as unhandled.
-  starting.catch(() => {});
-  const [{ loadText }, { startServer }, { ModelRegistry }] = await Promise.all([
-    import("./load-text.ts"),
+  loading.catch(() => {});
+  const [{ startServer }, { ModelRegistry }] = await Promise.all([
     import("../../server/listen.ts"),
-    import("../../server/served-model.ts"),
+    import("../../server/model-registry.ts"),
   ]);
-  const { chatTemplateFrom, ...text } = loadText(resolved.checkpointPath, {
-    chatTemplate: settings.chatTemplate,
-    jinjaExplicit: settings.jinjaExplicit,
+  const loaded = await loading;
+  const models = new ModelRegistry([loaded.served], {
+    sources: { [loaded.served.id]: { model: settings.model, file: settings.file } },
+    load: async (source) => (await loadServedModel({ ...settings, ...source }, log)).served,
   });
-  const engine = await starting;
-  targets.closeEngine = () => engine.close();
-  const model: ServedModel = { id: resolved.id, created: Math.floor(Date.now() / 1000), engine, ...text };
+  targets.closeEngine = () => models.close();
   const server = startServer({
     hostname: settings.host,
     port: settings.port,
-    models: new ModelRegistry([model]),
-    settings: {
-      keepAliveIntervalMs: settings.keepAliveIntervalMs,
-      log: (level, message, cause) => log.write(level, message, cause),
-    },
+    models,
+    settings: forServer,
+    idleTimeoutSeconds: IDLE_TIMEOUT_SECONDS,
+    ...(tls === undefined ? {} : { tls }),
   });
   targets.server = server;
-  report({ settings, resolved, engine, server, chatTemplateFrom }, log);
-}
-
-function startEngine(settings: Settings, resolved: ResolvedModel, log: Log): Promise<ProcessEngine> {
-  return ProcessEngine.start({
-    model: runnerOptions(settings, resolved.checkpointPath),
-    prefixCache: settings.prefixCacheEntries > 0,
-    name: resolved.id,
-    log: (line) => log.write("warning", line),
-  });
+  report({ settings, server, ...loaded }, log);
+  const warning = exposureWarning(settings, forServer);
+  if (warning !== undefined) log.write("warning", warning);
 }
 
 /** Loading can take long; an address in use is said before it. */

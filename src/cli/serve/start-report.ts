@@ -54,7 +54,10 @@ export function startReport(facts: StartFacts): readonly (readonly [string, stri
       "compute",
       `${engine.threads} ${engine.threads === 1 ? "thread" : "threads"}, ${engine.instructionSet}, up to ${formatCount(engine.tokensMax)} tokens a step`,
     ],
-    ["address", `http://${facts.host.includes(":") ? `[${facts.host}]` : facts.host}:${facts.port}`],
+    [
+      "address",
+      `${facts.url.slice(0, facts.url.indexOf(":"))}://${facts.host.includes(":") ? `[${facts.host}]` : facts.host}:${facts.port}`,
+    ],
     ["OpenAI API", `${facts.url}/v1`],
     [
       "ready",

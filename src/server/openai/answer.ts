@@ -38,7 +38,8 @@ export async function answerWhole<Body>(
   const scope = context.lifecycle.open(request);
   server?.timeout(request, 0);
   try {
-    return body(await foldText(generateText(plan, scope.signal), plan.choices.length));
+    const events = context.records.observe(request, generateText(plan, scope.signal));
+    return body(await foldText(events, plan.choices.length));
   } finally {
     scope.close();
   }
@@ -58,7 +59,8 @@ export async function answerStream(
   const scope = context.lifecycle.open(request);
   server?.timeout(request, 0);
   try {
-    const events = await admit(generateText(plan, scope.signal), LIMITS.admissionMs);
+    const source = context.records.observe(request, generateText(plan, scope.signal));
+    const events = await admit(source, LIMITS.admissionMs);
     return eventStream({
       scope,
       source: encode(events, plan.choices.length),

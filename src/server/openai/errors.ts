@@ -16,13 +16,18 @@ export type ErrorBody = typeof ErrorBody.static;
 /** The failures any route may answer with, for the typed client and the API document. */
 export const ERROR_RESPONSES = {
   400: ErrorBody,
+  401: ErrorBody,
+  403: ErrorBody,
   404: ErrorBody,
   405: ErrorBody,
+  409: ErrorBody,
   413: ErrorBody,
   415: ErrorBody,
   429: ErrorBody,
+  431: ErrorBody,
   500: ErrorBody,
   503: ErrorBody,
+  504: ErrorBody,
 };
 
 export function errorBody(failure: Failure): ErrorBody {

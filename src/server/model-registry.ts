@@ -1,0 +1,236 @@
+/**
+ * Which models there are, which of them are loaded, and the one a request means. Models come and go through here
+ * alone: one load of a model at a time, and after a failure not again at once.
+ */
+
+import { MistralError } from "../errors.ts";
+import { HttpFailure } from "./failure.ts";
+import { LIMITS } from "./limits.ts";
+import type { ServedModel } from "./served-model.ts";
+
+/** The name that always means the first loaded model. */
+export const DEFAULT_MODEL = "default";
+
+/** What to load, in the words of the command line. */
+export interface ModelSource {
+  /** A local path or a hub id; undefined for the default model. */
+  readonly model: string | undefined;
+  /** A file of it. */
+  readonly file?: string | undefined;
+}
+
+export type ModelLoader = (source: ModelSource) => Promise<ServedModel>;
+
+export type ModelStatus = "loaded" | "unloading" | "unloaded" | "loading" | "failed";
+
+export interface ModelEntry {
+  readonly id: string;
+  readonly status: ModelStatus;
+  /** Also of an unloaded model: what it was. */
+  readonly model: ServedModel;
+  /** Why the last attempt to load it failed. */
+  readonly error: string | undefined;
+}
+
+interface Entry {
+  readonly id: string;
+  readonly source: ModelSource | undefined;
+  status: ModelStatus;
+  model: ServedModel;
+  error: string | undefined;
+  failedAtMs: number;
+  /** The load or unload in progress. */
+  work: Promise<void> | undefined;
+}
+
+export interface RegistryOptions {
+  /** Without one, what is loaded can be unloaded but not come back. */
+  readonly load?: ModelLoader;
+  /** Where each of the first models came from, by its id. */
+  readonly sources?: Readonly<Record<string, ModelSource>>;
+}
+
+export class ModelRegistry {
+  readonly #entries = new Map<string, Entry>();
+  readonly #load: ModelLoader | undefined;
+  /** Loads of models that have no entry yet, by their source. */
+  readonly #arriving = new Map<string, Promise<Entry>>();
+
+  /** @param models at least one; the first is the default. Throws invalid_configuration for none or a name used twice. */
+  constructor(models: readonly ServedModel[], options: RegistryOptions = {}) {
+    if (models.length === 0) throw new MistralError("invalid_configuration", "no model was given to serve");
+    this.#load = options.load;
+    for (const model of models) this.#add(model, options.sources?.[model.id]);
+  }
+
+  /** The loaded models, the default first. */
+  list(): readonly ServedModel[] {
+    return [...this.#entries.values()].filter(({ status }) => status === "loaded").map(({ model }) => model);
+  }
+
+  entries(): readonly ModelEntry[] {
+    return [...this.#entries.values()];
+  }
+
+  /** The model of this name; the default one for "default" or no name. Throws model_not_found. */
+  get(name: string | null | undefined): ServedModel {
+    const entry = this.#find(name);
+    if (entry?.status === "loaded") return entry.model;
+    if (entry !== undefined) {
+      throw new HttpFailure(
+        503,
+        `The model "${entry.id}" is ${entry.status}; POST /v1/models/reload loads it again.`,
+        { code: "model_not_loaded", parameter: "model", headers: { "retry-after": "5" } },
+      );
+    }
+    throw this.#unknown(name);
+  }
+
+  /** The full name of the model meant; undefined when there is none. */
+  idOf(name: string | null | undefined): string | undefined {
+    return this.#find(name)?.id;
+  }
+
+  /** What is known of this model, loaded or not. Throws model_not_found. */
+  entry(name: string): ModelEntry {
+    return this.#require(name);
+  }
+
+  /** Ends the model's engine after its open requests, and frees its memory. Throws model_not_found. */
+  async unload(name: string): Promise<ModelEntry> {
+    const entry = this.#require(name);
+    await entry.work;
+    if (entry.status !== "loaded") return entry;
+    entry.status = "unloading";
+    await this.#during(entry, async () => {
+      await entry.model.engine.close();
+      entry.status = "unloaded";
+    });
+    return entry;
+  }
+
+  /** Loads a model again that was unloaded or failed; a loaded one is left alone. Throws what loading throws. */
+  async reload(name: string): Promise<ModelEntry> {
+    const entry = this.#require(name);
+    await entry.work?.catch(() => {});
+    const { source } = entry;
+    if (entry.status === "loaded") return entry;
+    const load = this.#load;
+    if (load === undefined || source === undefined) {
+      throw new HttpFailure(409, `How "${entry.id}" was loaded is not known, so it cannot be loaded again.`, {
+        code: "no_loader_config",
+      });
+    }
+    const sinceMs = performance.now() - entry.failedAtMs;
+    if (entry.status === "failed" && sinceMs < LIMITS.loadRetryMs) {
+      throw new HttpFailure(503, `Loading "${entry.id}" failed just now: ${entry.error}`, {
+        code: "model_load_failed",
+        headers: { "retry-after": String(Math.ceil((LIMITS.loadRetryMs - sinceMs) / 1000)) },
+      });
+    }
+    entry.status = "loading";
+    await this.#during(entry, async () => {
+      try {
+        const model = await load(source);
+        // What a client calls it stays, also where a path has since come to mean another model.
+        entry.model = { ...model, id: entry.id };
+        entry.status = "loaded";
+        entry.error = undefined;
+      } catch (error) {
+        entry.status = "failed";
+        entry.error = error instanceof Error ? error.message : String(error);
+        entry.failedAtMs = performance.now();
+        throw error;
+      }
+    });
+    return entry;
+  }
+
+  /** Loads a further model; one load of it at a time, whoever asks. Throws what loading throws, and 409 for a name in use. */
+  async load(source: ModelSource): Promise<ModelEntry> {
+    const load = this.#load;
+    if (load === undefined) {
+      throw new HttpFailure(501, "This server was built around its models and can load no others.", {
+        code: "no_loader_config",
+      });
+    }
+    const known = [...this.#entries.values()].find((entry) => sameSource(entry.source, source));
+    if (known !== undefined) return this.reload(known.id);
+    const key = JSON.stringify([source.model, source.file]);
+    const arriving = this.#arriving.get(key);
+    if (arriving !== undefined) return arriving;
+    const arrival = load(source).then(async (model) => {
+      try {
+        return this.#add(model, source);
+      } catch {
+        await model.engine.close();
+        throw new HttpFailure(409, `A model named "${model.id}" is there already.`, {
+          code: "model_name_in_use",
+        });
+      }
+    });
+    this.#arriving.set(key, arrival);
+    try {
+      return await arrival;
+    } finally {
+      this.#arriving.delete(key);
+    }
+  }
+
+  /** Ends every engine, as a stopping server does. */
+  async close(): Promise<void> {
+    await Promise.all(this.list().map(({ engine }) => engine.close()));
+  }
+
+  #add(model: ServedModel, source: ModelSource | undefined): Entry {
+    const { id } = model;
+    if (this.#entries.has(id) || id === DEFAULT_MODEL) {
+      throw new MistralError("invalid_configuration", `two models would answer to the name "${id}"`);
+    }
+    const entry: Entry = {
+      id,
+      source,
+      status: "loaded",
+      model,
+      error: undefined,
+      failedAtMs: 0,
+      work: undefined,
+    };
+    this.#entries.set(id, entry);
+    return entry;
+  }
+
+  async #during(entry: Entry, work: () => Promise<void>): Promise<void> {
+    entry.work = work();
+    try {
+      await entry.work;
+    } finally {
+      entry.work = undefined;
+    }
+  }
+
+  #find(name: string | null | undefined): Entry | undefined {
+    if (name !== undefined && name !== null && name !== DEFAULT_MODEL) return this.#entries.get(name);
+    const entries = [...this.#entries.values()];
+    return entries.find(({ status }) => status === "loaded") ?? entries[0];
+  }
+
+  #require(name: string): Entry {
+    const entry = this.#find(name);
+    if (entry === undefined) throw this.#unknown(name);
+    return entry;
+  }
+
+  #unknown(name: string | null | undefined): MistralError {
+    const loaded = this.list().map(({ id }) => `"${id}"`);
+    return new MistralError(
+      "model_not_found",
+      `The model "${String(name).slice(0, 200)}" is not loaded. Loaded: ${loaded.join(", ")}; "${DEFAULT_MODEL}" means the first.`,
+      { parameter: "model" },
+    );
+  }
+}
+
+function sameSource(a: ModelSource | undefined, b: ModelSource): boolean {
+  return a !== undefined && a.model === b.model && (a.file ?? undefined) === (b.file ?? undefined);
+}

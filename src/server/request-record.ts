@@ -1,0 +1,165 @@
+/**
+ * What is known of each request while it runs: its id, route, model, tokens and times. The access log and the
+ * metrics are told of it when it ends, streams included. Holds no text unless the access log asks for prompts.
+ */
+
+import type { Usage } from "../engine/messages.ts";
+import type { TextEvent } from "./generation/request.ts";
+
+export interface RecordWatcher {
+  started?(record: RequestRecord): void;
+  /** Tokens came: the first of them, or `sinceLastMs` after the ones before. */
+  tokens?(record: RequestRecord, sinceLastMs: number | undefined): void;
+  completed(record: RequestRecord): void;
+}
+
+const GIVEN_ID = /^[\x21-\x7e]{1,200}$/;
+
+export class RequestRecord {
+  readonly id: string;
+  readonly method: string;
+  readonly path: string;
+  readonly contentLength: number | undefined;
+  readonly startedMs = performance.now();
+  /** The route's pattern; undefined for a path that has none. */
+  route: string | undefined;
+  model: string | undefined;
+  /** The name of the API key that was presented. */
+  keyName: string | undefined;
+  /** Of the answer's head; what failed after it is in `error`. */
+  status = 0;
+  streamed = false;
+  usage: Usage | undefined;
+  firstTokenMs: number | undefined;
+  lastTokenMs: number | undefined;
+  endedMs: number | undefined;
+  error: string | undefined;
+  /** The client left before the end. */
+  clientGone = false;
+  prompt: string | undefined;
+
+  constructor(request: Request, path: string) {
+    const given = request.headers.get("x-request-id") ?? "";
+    this.id = GIVEN_ID.test(given) ? given : `req_${crypto.randomUUID().replaceAll("-", "")}`;
+    this.method = request.method;
+    this.path = path;
+    const length = request.headers.get("content-length");
+    this.contentLength = length === null ? undefined : Number(length);
+  }
+
+  get durationMs(): number {
+    return (this.endedMs ?? performance.now()) - this.startedMs;
+  }
+
+  /** Prompt tokens per second until the first token. */
+  get prefillSpeed(): number | undefined {
+    if (this.usage === undefined || this.firstTokenMs === undefined) return undefined;
+    return perSecond(this.usage.promptTokens - this.usage.cachedTokens, this.firstTokenMs - this.startedMs);
+  }
+
+  /** Generated tokens per second after the first. */
+  get decodeSpeed(): number | undefined {
+    if (this.usage === undefined || this.firstTokenMs === undefined || this.lastTokenMs === undefined)
+      return undefined;
+    return perSecond(this.usage.completionTokens - 1, this.lastTokenMs - this.firstTokenMs);
+  }
+}
+
+/** The records of all open requests. */
+export class RequestRecords {
+  readonly #records = new WeakMap<
+    Request,
+    { readonly record: RequestRecord; open: number; answered: boolean }
+  >();
+  readonly #watchers: RecordWatcher[] = [];
+
+  watch(watcher: RecordWatcher): void {
+    this.#watchers.push(watcher);
+  }
+
+  begin(request: Request, path: string): RequestRecord {
+    const record = new RequestRecord(request, path);
+    this.#records.set(request, { record, open: 0, answered: false });
+    return record;
+  }
+
+  of(request: Request): RequestRecord | undefined {
+    return this.#records.get(request)?.record;
+  }
+
+  /** The route has taken the request; told once, before its work begins. */
+  started(record: RequestRecord): void {
+    for (const watcher of this.#watchers) watcher.started?.(record);
+  }
+
+  /** Work goes on that may outlast the head of the answer: a record ends when all of it has. */
+  hold(request: Request): void {
+    const entry = this.#records.get(request);
+    if (entry !== undefined) entry.open += 1;
+  }
+
+  release(request: Request, clientGone: boolean): void {
+    const entry = this.#records.get(request);
+    if (entry === undefined) return;
+    entry.open -= 1;
+    if (clientGone) entry.record.clientGone = true;
+    this.#completeIfOver(request, entry);
+  }
+
+  /** The head of the answer is out. */
+  answered(request: Request): void {
+    const entry = this.#records.get(request);
+    if (entry === undefined) return;
+    entry.answered = true;
+    this.#completeIfOver(request, entry);
+  }
+
+  /** Passes a request's events on and notes their times, tokens and failure. */
+  async *observe(
+    request: Request,
+    source: AsyncIterable<readonly TextEvent[]>,
+  ): AsyncGenerator<readonly TextEvent[], void, undefined> {
+    const record = this.of(request);
+    if (record === undefined) {
+      yield* source;
+      return;
+    }
+    try {
+      for await (const batch of source) {
+        this.#note(record, batch);
+        yield batch;
+      }
+    } catch (error) {
+      if (!request.signal.aborted) record.error = error instanceof Error ? error.message : String(error);
+      throw error;
+    }
+  }
+
+  #note(record: RequestRecord, batch: readonly TextEvent[]): void {
+    let generated = false;
+    for (const event of batch) {
+      if (event.type === "usage") record.usage = event.usage;
+      else if (event.type !== "prompt" && event.type !== "finish") generated = true;
+    }
+    if (!generated) return;
+    const now = performance.now();
+    const sinceLastMs = record.lastTokenMs === undefined ? undefined : now - record.lastTokenMs;
+    record.firstTokenMs ??= now;
+    record.lastTokenMs = now;
+    for (const watcher of this.#watchers) watcher.tokens?.(record, sinceLastMs);
+  }
+
+  #completeIfOver(
+    request: Request,
+    entry: { readonly record: RequestRecord; readonly open: number; readonly answered: boolean },
+  ): void {
+    if (!entry.answered || entry.open > 0) return;
+    this.#records.delete(request);
+    entry.record.endedMs = performance.now();
+    for (const watcher of this.#watchers) watcher.completed(entry.record);
+  }
+}
+
+function perSecond(count: number, milliseconds: number): number | undefined {
+  return count <= 0 || milliseconds <= 0 ? undefined : (count * 1000) / milliseconds;
+}
