@@ -114,8 +114,15 @@ function adjusted({ logits, adjustments }: Row): Float32Array {
   return out;
 }
 
+/** Near a normal distribution: much of the mass lies several units below the largest logit. */
+function bell(random: Random, count: number): Float32Array {
+  const sum = () => random.uniform() + random.uniform() + random.uniform() + random.uniform();
+  return Float32Array.from({ length: count }, () => (sum() - 2) * 6);
+}
+
 function randomRow(random: Random, vocabulary: number): Row {
-  const logits = random.floats(vocabulary, random.pick([0.5, 3, 12]));
+  const scale = random.pick([0, 0, 0.5, 3, 12]);
+  const logits = scale === 0 ? bell(random, vocabulary) : random.floats(vocabulary, scale);
   const coarse = random.byte() < 80;
   const count = random.below(4);
   return {
@@ -123,7 +130,7 @@ function randomRow(random: Random, vocabulary: number): Row {
     temperature: random.pick([0, 0.25, 1, 2]),
     topK: random.pick([0, 0, 1, 5, 40, 100_000]),
     topP: Math.fround(random.pick([1, 1, 0.5, 0.9, 0.01])),
-    minP: Math.fround(random.pick([0, 0, 0.05, 0.5])),
+    minP: Math.fround(random.pick([0, 0, 0.002, 0.05, 0.5])),
     seedLow: random.below(2 ** 24) * 131,
     seedHigh: random.below(2 ** 24) * 177,
     position: random.below(5000),

@@ -1,0 +1,9 @@
+//! The tests that live beside the CPU kernels, of shapes and counts too many for the programs of `test/kernels`:
+//! `zig test -O ReleaseSafe kernels/tests.zig`, with `-mcpu x86_64_v2` and so on for the other levels.
+
+test {
+    _ = @import("cpu/math.zig");
+    _ = @import("cpu/philox.zig");
+    _ = @import("cpu/attention_test.zig");
+    _ = @import("cpu/sample_test.zig");
+}
