@@ -1,13 +1,15 @@
 /**
- * The logit adjustments of one sequence - frequency, presence and repetition penalty and logit bias - kept up to
+ * The logit adjustments of one sequence - DRY, frequency, presence and repetition penalty and logit bias - kept up to
  * date token by token, in the form the sample op takes: (token, multiplier, addend) applied in list order as
  * `l = (l > 0 ? l / multiplier : l * multiplier) + addend`.
  *
- * Order of the rules: `l -= count * frequency + presence` for generated tokens, then repetition for tokens of
+ * Order of the rules: DRY, then `l -= count * frequency + presence` for generated tokens, then repetition for tokens of
  * the prompt and generated ones (a positive logit is divided, a negative one multiplied), then the bias. A token
  * with all three needs two entries, (1, -penalty) and then (repetition, bias); without a repetition penalty, or
- * without the other two, one entry does it all.
+ * without the other two, one entry does it all. The DRY entries, (1, -penalty), come first and anew in each step.
  */
+
+import { DryPenalty } from "./dry.ts";
 
 import type { SamplingParameters } from "./messages.ts";
 
@@ -54,6 +56,7 @@ export class Adjustments {
   readonly #sampling: SamplingParameters;
   readonly #repetition: number;
   readonly #penalised: boolean;
+  readonly #dry: DryPenalty | null;
   /** Frequency and presence; the same table as the last one when there is no repetition penalty. */
   readonly #penalties: AdjustmentTable;
   /** Repetition, then bias. */
@@ -65,6 +68,7 @@ export class Adjustments {
     this.#sampling = sampling;
     this.#repetition = sampling.repetitionPenalty;
     this.#penalised = sampling.frequencyPenalty !== 0 || sampling.presencePenalty !== 0;
+    this.#dry = sampling.dry === undefined ? null : new DryPenalty(sampling.dry, promptTokens);
     this.#last = new AdjustmentTable();
     this.#penalties = this.#repetition === 1 ? this.#last : new AdjustmentTable();
     for (const { token, bias } of sampling.logitBias) {
@@ -77,11 +81,13 @@ export class Adjustments {
 
   /** Entries a row of this sequence takes now. */
   get count(): number {
-    return this.#penalties === this.#last ? this.#last.count : this.#penalties.count + this.#last.count;
+    const lasting = this.#penalties === this.#last ? 0 : this.#penalties.count;
+    return (this.#dry?.count ?? 0) + lasting + this.#last.count;
   }
 
   /** A token was generated. */
   add(token: number): void {
+    this.#dry?.add(token);
     if (this.#repetition !== 1) this.#repeat(token);
     if (!this.#penalised) return;
     const { frequencyPenalty, presencePenalty } = this.#sampling;
@@ -94,7 +100,14 @@ export class Adjustments {
 
   /** Writes the entries from index `at` on; returns the index after them. */
   write(target: AdjustmentTarget, at: number): number {
-    const next = this.#penalties === this.#last ? at : copy(this.#penalties, target, at);
+    let next = at;
+    this.#dry?.visit((token, penalty) => {
+      target.adjustmentTokens[next] = token;
+      target.adjustmentMultipliers[next] = 1;
+      target.adjustmentAddends[next] = -penalty;
+      next += 1;
+    });
+    if (this.#penalties !== this.#last) next = copy(this.#penalties, target, next);
     return copy(this.#last, target, next);
   }
 
@@ -113,8 +126,11 @@ export function adjustmentsWorstCase(
   const generated = Math.min(lengthMax - promptLength, vocabularySize);
   const penalised = sampling.frequencyPenalty !== 0 || sampling.presencePenalty !== 0;
   const bias = sampling.logitBias.length;
-  if (sampling.repetitionPenalty === 1) return Math.min((penalised ? generated : 0) + bias, vocabularySize);
-  return (penalised ? generated : 0) + Math.min(lengthMax + bias, vocabularySize);
+  const repeated = sampling.dry === undefined ? 0 : Math.min(lengthMax, vocabularySize);
+  if (sampling.repetitionPenalty === 1) {
+    return repeated + Math.min((penalised ? generated : 0) + bias, vocabularySize);
+  }
+  return repeated + (penalised ? generated : 0) + Math.min(lengthMax + bias, vocabularySize);
 }
 
 function copy(table: AdjustmentTable, target: AdjustmentTarget, at: number): number {

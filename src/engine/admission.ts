@@ -111,6 +111,18 @@ function numberRefusal({ sampling }: GenerateRequest): MistralError | null {
   if (!(repetitionPenalty > 0 && repetitionPenalty < Number.POSITIVE_INFINITY)) {
     return invalid("repetition_penalty", `repetition_penalty must be above 0, not ${repetitionPenalty}`);
   }
+  if (sampling.dry !== undefined) {
+    const { multiplier, base, allowedLength } = sampling.dry;
+    if (!(multiplier > 0 && multiplier < Number.POSITIVE_INFINITY)) {
+      return invalid("dry_multiplier", `dry_multiplier must be above 0, not ${multiplier}`);
+    }
+    if (!(base > 0 && base < Number.POSITIVE_INFINITY)) {
+      return invalid("dry_base", `dry_base must be above 0, not ${base}`);
+    }
+    if (!Number.isInteger(allowedLength) || allowedLength < 1) {
+      return invalid("dry_allowed_length", `dry_allowed_length must be at least 1, not ${allowedLength}`);
+    }
+  }
   if (seed < 0n || seed > 0xffff_ffff_ffff_ffffn) {
     return invalid("seed", `the seed must be an unsigned 64-bit number, not ${seed}`);
   }
@@ -126,9 +138,15 @@ function adjustmentRefusal(request: GenerateRequest, limits: StepLimits): Mistra
   );
   if (worst <= limits.adjustmentsMax) return null;
   return invalid(
-    request.sampling.repetitionPenalty === 1 ? "logit_bias" : "repetition_penalty",
+    blamed(request.sampling),
     `penalties and biases could touch ${worst} tokens, and a step adjusts at most ${limits.adjustmentsMax}; lower max_tokens or bias fewer tokens`,
   );
+}
+
+/** The rule that touches most tokens. */
+function blamed({ dry, repetitionPenalty }: GenerateRequest["sampling"]): string {
+  if (repetitionPenalty !== 1) return "repetition_penalty";
+  return dry === undefined ? "logit_bias" : "dry_multiplier";
 }
 
 function invalid(parameter: string, message: string): MistralError {

@@ -112,6 +112,7 @@ function isAdjusted({ sampling }: GenerateRequest): boolean {
     sampling.frequencyPenalty !== 0 ||
     sampling.presencePenalty !== 0 ||
     sampling.repetitionPenalty !== 1 ||
+    sampling.dry !== undefined ||
     sampling.logitBias.length > 0
   );
 }

@@ -1,21 +1,32 @@
 import { expect, test } from "bun:test";
 import fc from "fast-check";
 import { Adjustments, adjustmentsWorstCase } from "../../src/engine/adjustments.ts";
+import { DryPenalty } from "../../src/engine/dry.ts";
 import type { SamplingParameters } from "../../src/engine/messages.ts";
 import { GREEDY } from "./requests.ts";
 
 const VOCABULARY = 12;
 
-/** The rules in plain float64: frequency and presence, then repetition, then bias. */
+/** The rules in plain float64: DRY as its own test has it, frequency and presence, then repetition, then bias. */
 function reference(
   sampling: SamplingParameters,
   prompt: number[],
   generated: number[],
   logits: number[],
 ): number[] {
+  const dry = new Map<number, number>();
+  if (sampling.dry !== undefined) {
+    const penalty = new DryPenalty(sampling.dry, Int32Array.from([...prompt, ...generated]));
+    penalty.visit((token, loss) => {
+      dry.set(token, loss);
+    });
+  }
   return logits.map((logit, token) => {
     const count = generated.filter((other) => other === token).length;
-    let value = logit - (count * sampling.frequencyPenalty + (count > 0 ? sampling.presencePenalty : 0));
+    let value =
+      logit -
+      (dry.get(token) ?? 0) -
+      (count * sampling.frequencyPenalty + (count > 0 ? sampling.presencePenalty : 0));
     if (prompt.includes(token) || generated.includes(token)) {
       value = value > 0 ? value / sampling.repetitionPenalty : value * sampling.repetitionPenalty;
     }
@@ -52,13 +63,14 @@ const scenario = fc.record({
   frequencyPenalty: fc.constantFrom(0, 0.5, -0.25, 2),
   presencePenalty: fc.constantFrom(0, 0.75, -1),
   repetitionPenalty: fc.constantFrom(1, 1.25, 0.5, 2),
+  dry: fc.constantFrom(undefined, { multiplier: 0.5, base: 1.5, allowedLength: 1, breakers: [3] }),
   logitBias: fc.array(fc.record({ token, bias: fc.constantFrom(-100, -1, 0.5, 3) }), { maxLength: 4 }),
 });
 
 test("the list does what the rules say, whatever their combination", () => {
   fc.assert(
-    fc.property(scenario, ({ prompt, generated, logits, ...rules }) => {
-      const sampling = { ...GREEDY, ...rules };
+    fc.property(scenario, ({ prompt, generated, logits, dry, ...rules }) => {
+      const sampling = { ...GREEDY, ...rules, ...(dry === undefined ? {} : { dry }) };
       const adjustments = new Adjustments(sampling, Int32Array.from(prompt));
       for (const next of generated) adjustments.add(next);
       const expected = reference(sampling, prompt, generated, logits);
