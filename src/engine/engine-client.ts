@@ -9,12 +9,12 @@ import { EngineChild } from "./engine-child.ts";
 import * as limits from "./limits.ts";
 import type { Engine, EngineInfo, EngineStatistics, GenerateRequest, GenerationEvent } from "./messages.ts";
 import type { EngineMessage } from "./process-messages.ts";
-import { RequestTable, refused } from "./request-table.ts";
+import { type QueueBounds, RequestTable, refused } from "./request-table.ts";
 import { RUNNER_MODULE, type RunnerOptions } from "./runner-module.ts";
-import { NO_STATISTICS } from "./statistics.ts";
+import { continueStatistics, NO_STATISTICS } from "./statistics.ts";
 import { Watchdog } from "./watchdog.ts";
 
-export interface ProcessEngineOptions {
+export interface ProcessEngineOptions extends QueueBounds {
   readonly model: RunnerOptions;
   /** Whether full blocks are found again by later requests (`--prefix-cache-n` above 0). */
   readonly prefixCache: boolean;
@@ -25,7 +25,10 @@ export interface ProcessEngineOptions {
   readonly hangTimeoutMs?: number;
   readonly drainTimeoutMs?: number;
   readonly restartDelayMs?: number;
-  readonly openRequestsMax?: number;
+  /** A request that has waited this long without ever running ends with "overloaded"; never when absent. */
+  readonly queueTimeoutMs?: number | undefined;
+  /** Called once when the engine keeps dying and is not started again. */
+  readonly onFailed?: (error: MistralError) => void;
   /** Takes lines for the log; standard error when absent. */
   readonly log?: (line: string) => void;
 }
@@ -41,7 +44,11 @@ export class ProcessEngine implements Engine {
   /** The live process; null between a death and the next start. */
   #child: EngineChild | null = null;
   #info: EngineInfo | null = null;
-  #statistics: EngineStatistics = NO_STATISTICS;
+  /** What the lives of earlier processes came to, and what the present one reports. */
+  #past: EngineStatistics = NO_STATISTICS;
+  #present: EngineStatistics = NO_STATISTICS;
+  #restarts = 0;
+  #hangs = 0;
   #readyAtMs = 0;
   #failures = 0;
   #restartTimer: Timer | null = null;
@@ -68,13 +75,19 @@ export class ProcessEngine implements Engine {
           if (this.#requests.size === 1) this.#watchdog.heard();
           this.#child?.send({ type: "submit", request });
         },
-        abort: (id) => this.#child?.send({ type: "abort", id }),
+        abort: (id, reason) => this.#child?.send({ type: "abort", id, reason }),
       },
-      options.openRequestsMax,
+      { ...options, sequencesMax: options.model.sequencesMax },
     );
     this.#watchdog = new Watchdog(options.hangTimeoutMs ?? limits.HANG_TIMEOUT_MS, {
       isBusy: () => this.#state !== "starting" && this.#child !== null && this.#requests.size > 0,
-      onSilence: (ms) => this.#lose(`hangs: no sign of life for ${Math.round(ms)} ms with requests open`),
+      onSilence: (ms) => {
+        this.#hangs += 1;
+        this.#log(
+          `the engine process of ${this.#name} when it was last heard: ${JSON.stringify(this.#present)}`,
+        );
+        this.#lose(`hangs: no sign of life for ${Math.round(ms)} ms with requests open`);
+      },
     });
   }
 
@@ -111,7 +124,16 @@ export class ProcessEngine implements Engine {
   }
 
   statistics(): EngineStatistics {
-    return this.#statistics;
+    const total = continueStatistics(this.#past, this.#present);
+    return {
+      ...total,
+      pending: Math.max(0, this.#requests.size - total.running - total.waiting),
+      silentSeconds: this.#watchdog.silentMs / 1000,
+      endedError: total.endedError + this.#requests.failed,
+      refusedQueueFull: this.#requests.refused,
+      restarts: this.#restarts,
+      hangs: this.#hangs,
+    };
   }
 
   /** Lets open requests finish for up to `drainTimeoutMs`, ends the others with an error, and ends the process. */
@@ -149,8 +171,9 @@ export class ProcessEngine implements Engine {
       onLine: (line) => this.#log(`[engine ${this.#name}] ${line}`),
     });
     this.#child = child;
-    const { model, prefixCache, runnerModule = RUNNER_MODULE } = this.#options;
-    child.send({ type: "load", load: { model, prefixCache, runnerModule } });
+    const { model, prefixCache, queueTimeoutMs, runnerModule = RUNNER_MODULE } = this.#options;
+    const timeout = queueTimeoutMs === undefined ? {} : { queueTimeoutMs };
+    child.send({ type: "load", load: { model, prefixCache, runnerModule, ...timeout } });
   }
 
   #receive(message: EngineMessage): void {
@@ -158,7 +181,7 @@ export class ProcessEngine implements Engine {
     switch (message.type) {
       case "ready":
         this.#info = message.info;
-        this.#statistics = message.statistics;
+        this.#present = message.statistics;
         this.#state = "ready";
         this.#readyAtMs = performance.now();
         this.#started.resolve();
@@ -169,7 +192,7 @@ export class ProcessEngine implements Engine {
         return;
       }
       case "step":
-        this.#statistics = message.statistics;
+        this.#present = message.statistics;
         this.#requests.dispatch(message.report);
         if (message.failure !== null) this.#lose(`reports: ${message.failure}`);
         return;
@@ -195,6 +218,7 @@ export class ProcessEngine implements Engine {
       return;
     }
     this.#state = "starting";
+    this.#restarts += 1;
     const first = this.#options.restartDelayMs ?? limits.RESTART_DELAY_MS;
     const delayMs = Math.min(first * 2 ** (this.#failures - 1), limits.RESTART_DELAY_MAX_MS);
     this.#log(`${text}; starting it again in ${delayMs} ms`);
@@ -205,14 +229,17 @@ export class ProcessEngine implements Engine {
     this.#retire();
     this.#watchdog.stop();
     this.#state = "failed";
-    if (this.#info !== null) this.#log(`${error.message}; giving up`);
     this.#started.reject(error);
+    if (this.#info === null) return;
+    this.#log(`${error.message}; giving up`);
+    this.#options.onFailed?.(error);
   }
 
   #retire(): void {
     this.#child?.kill();
     this.#child = null;
-    this.#statistics = { ...this.#statistics, running: 0, waiting: 0, blocksUsed: 0 };
+    this.#past = continueStatistics(this.#past, this.#present);
+    this.#present = { ...NO_STATISTICS, blocksTotal: this.#present.blocksTotal };
   }
 }
 

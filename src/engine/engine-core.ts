@@ -15,6 +15,7 @@ import { SequenceQueue } from "./sequence-queue.ts";
 import { NO_STATISTICS } from "./statistics.ts";
 import { ReportBuilder, type StepReport } from "./step-report.ts";
 import { writeStep } from "./step-writer.ts";
+import { risenClass, WaitingLine } from "./waiting-line.ts";
 
 const NO_TOKEN_LEFT =
   "no token is left to choose: every logit is NaN or minus infinity (the model overflowed, or logit biases forbid all tokens)";
@@ -24,17 +25,24 @@ export interface EngineCoreOptions {
   readonly prefixCache: boolean;
   /** Secret of the prefix cache's keys, 32 bytes; random when absent. */
   readonly secret?: Uint8Array;
+  /** A request that has waited this long without ever running ends with "overloaded"; never when absent. */
+  readonly queueTimeoutMs?: number;
+  /** Milliseconds that only ever grow; the process's own when absent. */
+  readonly clock?: () => number;
 }
 
 export class EngineCore {
   readonly #runner: ModelRunner;
   readonly #kv: KvCache;
   readonly #running = new SequenceQueue();
-  readonly #waiting = new SequenceQueue();
+  readonly #waiting = new WaitingLine();
   readonly #open = new Map<number, Sequence>();
   readonly #plan = createPlan();
   readonly #report = new ReportBuilder();
+  readonly #clock: () => number;
+  readonly #queueTimeoutMs: number;
   #adjustmentTurn: Sequence | null = null;
+  #turns = 0;
   #failure: MistralError | null = null;
   /** Something ran since the last ledger check. */
   #ledgerDue = false;
@@ -42,12 +50,16 @@ export class EngineCore {
   #promptTokens = 0;
   #generatedTokens = 0;
   #preemptions = 0;
+  readonly #ended = { stop: 0, length: 0, abort: 0, error: 0 };
+  readonly #refused = { tooLong: 0, invalid: 0, queueTimeout: 0 };
 
   /** Throws `invalid_configuration` when the runner's limits cannot serve a full batch. */
   constructor(runner: ModelRunner, options: EngineCoreOptions) {
     checkLimits(runner.limits);
     this.#runner = runner;
     this.#kv = new KvCache({ ...runner.limits, ...options });
+    this.#clock = options.clock ?? (() => performance.now());
+    this.#queueTimeoutMs = options.queueTimeoutMs ?? Number.POSITIVE_INFINITY;
   }
 
   /** Whether `step` has something to do or to tell. */
@@ -65,20 +77,26 @@ export class EngineCore {
     if (this.#open.has(request.id)) throw new Error(`request id ${request.id} is in use`);
     const error = this.#failure ?? refusal(request, this.#runner.limits);
     if (error !== null) {
+      if (error.code === "context_length_exceeded") this.#refused.tooLong += 1;
+      else if (error.code === "invalid_request") this.#refused.invalid += 1;
       this.#report.error(request.id, error);
       return;
     }
-    const sequence = new Sequence(request, requestLengthMax(request, this.#runner.limits));
+    const lengthMax = requestLengthMax(request, this.#runner.limits);
+    const sequence = new Sequence(request, lengthMax, this.#clock());
     this.#kv.prepare(sequence);
     this.#open.set(request.id, sequence);
     this.#waiting.pushBack(sequence);
     this.#ledgerDue = true;
   }
 
-  /** Frees the request's memory now; its "abort" is in the next report. Unknown or ended ids are ignored. */
-  abort(id: number): void {
+  /**
+   * Frees the request's memory now; its end is in the next report: "stop" when its text is complete, "abort" when
+   * nobody wants it. Unknown or ended ids are ignored.
+   */
+  abort(id: number, reason: "stop" | "abort" = "abort"): void {
     const sequence = this.#open.get(id);
-    if (sequence !== undefined) this.#end(sequence, "abort");
+    if (sequence !== undefined) this.#end(sequence, reason);
   }
 
   /**
@@ -87,6 +105,7 @@ export class EngineCore {
    */
   step(): StepReport {
     try {
+      this.#expire();
       if (this.#open.size > 0) this.#step();
       if (this.#open.size === 0 && this.#ledgerDue) {
         this.#ledgerDue = false;
@@ -112,6 +131,13 @@ export class EngineCore {
       prefixCacheQueries: this.#kv.lookups,
       prefixCacheHits: this.#kv.hits,
       prefixCacheEvictions: this.#kv.evictions,
+      endedStop: this.#ended.stop,
+      endedLength: this.#ended.length,
+      endedAbort: this.#ended.abort,
+      endedError: this.#ended.error,
+      refusedTooLong: this.#refused.tooLong,
+      refusedInvalid: this.#refused.invalid,
+      refusedQueueTimeout: this.#refused.queueTimeout,
     };
   }
 
@@ -131,20 +157,42 @@ export class EngineCore {
     }
   }
 
+  /** Ends those that have waited too long. In each queue the first that has never run is the oldest of them. */
+  #expire(): void {
+    if (this.#queueTimeoutMs === Number.POSITIVE_INFINITY) return;
+    const nowMs = this.#clock();
+    for (const queue of this.#waiting.queues) {
+      let sequence = queue.first;
+      while (sequence !== null) {
+        const next: Sequence | null = sequence.next;
+        if (sequence.preemptions === 0) {
+          const waitedMs = nowMs - sequence.queuedAtMs;
+          if (waitedMs < this.#queueTimeoutMs) break;
+          this.#refused.queueTimeout += 1;
+          this.#end(sequence, queueTimeout(waitedMs));
+        }
+        sequence = next;
+      }
+    }
+  }
+
   #step(): void {
     const plan = this.#plan;
     const { limits, inputs } = this.#runner;
+    const nowMs = this.#clock();
     schedule(
       {
         limits,
         running: this.#running,
         waiting: this.#waiting,
+        turns: this.#turns,
+        nowMs,
         kv: this.#kv,
         adjustmentTurn: this.#adjustmentTurn,
       },
       plan,
     );
-    this.#commit();
+    this.#commit(nowMs);
     if (plan.sequences.length === 0) {
       if (plan.deferred !== null) return; // it has the first turn in the next step
       throw new Error(`nothing can run, with ${this.#running.size} running, ${this.#waiting.size} waiting`);
@@ -156,8 +204,9 @@ export class EngineCore {
   }
 
   /** Moves sequences and blocks as the plan says. Cached prefixes are claimed before any block is taken. */
-  #commit(): void {
+  #commit(nowMs: number): void {
     const plan = this.#plan;
+    this.#turns = plan.turns;
     for (const sequence of plan.preempted) {
       this.#running.remove(sequence);
       this.#kv.release(sequence);
@@ -170,9 +219,13 @@ export class EngineCore {
       const sequence = plan.admitted[index]!;
       this.#waiting.remove(sequence);
       this.#kv.shareMatched(sequence, plan.admittedMatches[index]!);
-      if (sequence.preemptions === 0) sequence.cachedTokens = sequence.computed;
+      if (sequence.preemptions === 0) {
+        sequence.cachedTokens = sequence.computed;
+        this.#report.start(sequence.id);
+      }
       sequence.state = "running";
-      this.#running.pushBack(sequence);
+      sequence.rank = risenClass(sequence, nowMs);
+      this.#running.insertByRank(sequence);
     }
     for (const sequence of plan.admitted) this.#kv.extend(sequence, sequence.length);
     for (let index = 0; index < plan.sequences.length; index++) {
@@ -247,6 +300,7 @@ export class EngineCore {
     sequence.state = "finished";
     if (this.#adjustmentTurn === sequence) this.#adjustmentTurn = null;
     this.#open.delete(sequence.id);
+    this.#ended[outcome instanceof MistralError ? "error" : outcome] += 1;
     if (outcome instanceof MistralError) {
       this.#report.error(sequence.id, outcome);
       return;
@@ -264,4 +318,9 @@ export class EngineCore {
     for (const sequence of this.#open.values()) this.#end(sequence, this.#failure);
     this.#kv.clearPrefixes();
   }
+}
+
+function queueTimeout(waitedMs: number): MistralError {
+  const seconds = (waitedMs / 1000).toFixed(1);
+  return new MistralError("overloaded", `the request waited ${seconds} s without being run; try again later`);
 }

@@ -6,7 +6,7 @@
 import type { ModelRunner } from "../models/step.ts";
 import { EngineCore, type EngineCoreOptions } from "./engine-core.ts";
 import type { Engine, EngineInfo, EngineStatistics, GenerateRequest, GenerationEvent } from "./messages.ts";
-import { RequestTable, refused } from "./request-table.ts";
+import { type QueueBounds, RequestTable, refused } from "./request-table.ts";
 import { StepLoop } from "./step-loop.ts";
 
 export class InProcessEngine implements Engine {
@@ -17,21 +17,24 @@ export class InProcessEngine implements Engine {
   #closing: Promise<void> | null = null;
 
   /** Takes the runner over: `close` closes it. */
-  constructor(runner: ModelRunner, info: EngineInfo, options: EngineCoreOptions) {
+  constructor(runner: ModelRunner, info: EngineInfo, options: EngineCoreOptions & QueueBounds) {
     this.info = info;
     this.#runner = runner;
     this.#core = new EngineCore(runner, options);
     const loop = new StepLoop(this.#core, (report) => this.#requests.dispatch(report));
-    this.#requests = new RequestTable({
-      submit: (request) => {
-        this.#core.submit(request);
-        loop.wake();
+    this.#requests = new RequestTable(
+      {
+        submit: (request) => {
+          this.#core.submit(request);
+          loop.wake();
+        },
+        abort: (id, reason) => {
+          this.#core.abort(id, reason);
+          loop.wake();
+        },
       },
-      abort: (id) => {
-        this.#core.abort(id);
-        loop.wake();
-      },
-    });
+      { sequencesMax: runner.limits.sequencesMax, ...options },
+    );
   }
 
   get state(): Engine["state"] {
@@ -45,7 +48,7 @@ export class InProcessEngine implements Engine {
   }
 
   statistics(): EngineStatistics {
-    return this.#core.statistics();
+    return { ...this.#core.statistics(), refusedQueueFull: this.#requests.refused };
   }
 
   /** Lets open requests finish, then frees the model. */

@@ -9,8 +9,15 @@ export const PREEMPTIONS_BEFORE_RESERVE = 3;
 /** Waiting sequences looked at past ones that are held for a prefix another sequence is computing. */
 export const HELD_SEQUENCES_MAX = 64;
 
-/** Requests an engine holds, running and waiting together, before it answers "overloaded". */
-export const OPEN_REQUESTS_MAX = 1024;
+/** A waiting sequence rises by one class of priority each time it has waited this long. */
+export const AGEING_MS = 30_000;
+
+/** Of so many admissions one goes to a sequence that has risen, while one of the class it rose to waits as well. */
+export const TURNS_PER_RISEN = 4;
+
+/** Requests that wait, and the tokens of their prompts, before an engine answers "overloaded". */
+export const QUEUED_REQUESTS_MAX = 1024;
+export const QUEUED_TOKENS_MAX = 4 * 1024 * 1024;
 
 /** Tokens that wait for their reader before the request is ended as abandoned. */
 export const PENDING_TOKENS_MAX = 8192;

@@ -23,6 +23,8 @@ export interface Plan {
   rows: number;
   /** First running sequence whose adjustments did not fit; it has the first turn in the next step. */
   deferred: Sequence | null;
+  /** Admissions since a sequence that had risen by waiting was last admitted; see `WaitingLine`. */
+  turns: number;
 }
 
 export function createPlan(): Plan {
@@ -38,6 +40,7 @@ export function createPlan(): Plan {
     tokens: 0,
     rows: 0,
     deferred: null,
+    turns: 0,
   };
 }
 

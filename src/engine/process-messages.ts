@@ -10,13 +10,14 @@ export interface EngineLoad {
   readonly runnerModule: string;
   readonly model: RunnerOptions;
   readonly prefixCache: boolean;
+  readonly queueTimeoutMs?: number;
 }
 
 /** To the engine process. "load" comes first and once. */
 export type EngineCommand =
   | { readonly type: "load"; readonly load: EngineLoad }
   | { readonly type: "submit"; readonly request: GenerateRequest }
-  | { readonly type: "abort"; readonly id: number }
+  | { readonly type: "abort"; readonly id: number; readonly reason: "stop" | "abort" }
   | { readonly type: "close" };
 
 /** From the engine process. Every message is a heartbeat. */

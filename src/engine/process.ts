@@ -22,11 +22,11 @@ function send(message: EngineMessage): void {
   process.send?.(message);
 }
 
-async function load({ runnerModule, model, prefixCache }: EngineLoad): Promise<void> {
+async function load({ runnerModule, model, ...options }: EngineLoad): Promise<void> {
   try {
     const { loadModel }: RunnerModule = await import(runnerModule);
     const runner = await loadModel(model);
-    const core = new EngineCore(runner, { prefixCache });
+    const core = new EngineCore(runner, options);
     service = { core, runner, loop: createLoop(core) };
     send({ type: "ready", info: engineInfo(model.path, runner), statistics: core.statistics() });
   } catch (error) {
@@ -47,7 +47,8 @@ function createLoop(core: EngineCore): StepLoop {
   let lastSentMs = 0;
   return new StepLoop(core, (report) => {
     const nowMs = performance.now();
-    const quiet = report.ids.length === 0 && report.ends.length === 0 && report.prompts.length === 0;
+    const { started, prompts, ids, ends } = report;
+    const quiet = ids.length + ends.length + prompts.length + started.length === 0;
     if (quiet && nowMs - lastSentMs < HEARTBEAT_MS) return;
     lastSentMs = nowMs;
     send({ type: "step", report, statistics: core.statistics(), failure: core.failure?.message ?? null });
@@ -64,7 +65,7 @@ function obey(command: EngineCommand): void {
       service?.loop.wake();
       return;
     case "abort":
-      service?.core.abort(command.id);
+      service?.core.abort(command.id, command.reason);
       service?.loop.wake();
       return;
     case "close":

@@ -5,32 +5,53 @@
 
 import type { ErrorCode } from "../errors.ts";
 import { EventStream } from "./event-stream.ts";
-import { OPEN_REQUESTS_MAX } from "./limits.ts";
+import { QUEUED_REQUESTS_MAX, QUEUED_TOKENS_MAX } from "./limits.ts";
 import type { GenerateRequest, GenerationEvent } from "./messages.ts";
 import type { StepReport, TerminalEvent } from "./step-report.ts";
+import { TEXT_COMPLETE } from "./text-complete.ts";
 
 /** Where requests go. */
 export interface RequestSink {
   submit(request: GenerateRequest): void;
-  abort(id: number): void;
+  abort(id: number, reason: "stop" | "abort"): void;
+}
+
+export interface QueueBounds {
+  /** Requests that wait beyond those that may run (`--max-queued-requests`). */
+  readonly queuedRequestsMax?: number | undefined;
+  /** Prompt tokens of the requests that wait (`--max-queued-tokens`); one request may always wait. */
+  readonly queuedTokensMax?: number | undefined;
 }
 
 interface OpenRequest {
   readonly stream: EventStream;
   /** Stops listening to the caller's signal. */
   readonly unlisten: () => void;
+  readonly promptTokens: number;
+  /** The engine has begun with it, so that it waits no longer. */
+  started: boolean;
 }
 
 export class RequestTable {
   readonly #sink: RequestSink;
   readonly #openMax: number;
+  readonly #queuedRequestsMax: number;
+  readonly #queuedTokensMax: number;
+  #queuedTokens = 0;
   readonly #open = new Map<number, OpenRequest>();
   #nextId = 1;
   #idle: PromiseWithResolvers<void> | null = null;
 
-  constructor(sink: RequestSink, openMax: number = OPEN_REQUESTS_MAX) {
+  /** Requests that were not taken because the queue was full. */
+  refused = 0;
+  /** Requests that were ended from this side, because the engine was gone. */
+  failed = 0;
+
+  constructor(sink: RequestSink, bounds: QueueBounds & { readonly sequencesMax: number }) {
     this.#sink = sink;
-    this.#openMax = openMax;
+    this.#queuedRequestsMax = bounds.queuedRequestsMax ?? QUEUED_REQUESTS_MAX;
+    this.#queuedTokensMax = bounds.queuedTokensMax ?? QUEUED_TOKENS_MAX;
+    this.#openMax = bounds.sequencesMax + this.#queuedRequestsMax;
   }
 
   /** Requests the engine still works on, those included whose reader has left. */
@@ -43,11 +64,10 @@ export class RequestTable {
     request: Omit<GenerateRequest, "id">,
     signal: AbortSignal | undefined,
   ): AsyncIterable<GenerationEvent> {
-    if (this.#open.size >= this.#openMax) {
-      return refused(
-        "overloaded",
-        `the engine holds ${this.#open.size} requests, its limit; try again later`,
-      );
+    const full = this.#whyFull(request.promptTokens.length);
+    if (full !== null) {
+      this.refused += 1;
+      return refused("overloaded", full);
     }
     if (signal?.aborted === true) {
       const promptTokens = request.promptTokens.length;
@@ -59,16 +79,23 @@ export class RequestTable {
     }
     const id = this.#nextId++;
     const abort = (): void => {
-      if (this.#open.has(id)) this.#sink.abort(id);
+      if (this.#open.has(id)) this.#sink.abort(id, signal?.reason === TEXT_COMPLETE ? "stop" : "abort");
     };
     const stream = new EventStream(abort);
     signal?.addEventListener("abort", abort, { once: true });
-    this.#open.set(id, { stream, unlisten: () => signal?.removeEventListener("abort", abort) });
+    const promptTokens = request.promptTokens.length;
+    const unlisten = (): void => signal?.removeEventListener("abort", abort);
+    this.#open.set(id, { stream, unlisten, promptTokens, started: false });
+    this.#queuedTokens += promptTokens;
     this.#sink.submit({ ...request, id });
     return stream;
   }
 
   dispatch(report: StepReport): void {
+    for (const id of report.started) {
+      const request = this.#open.get(id);
+      if (request !== undefined) this.#leaveQueue(request);
+    }
     for (const { id, event } of report.prompts) this.#open.get(id)?.stream.pushPrompt(event);
     const { ids, tokens, logprobs } = report;
     for (let index = 0; index < ids.length; index++) {
@@ -79,6 +106,7 @@ export class RequestTable {
 
   /** Ends every open request with an error. */
   failAll(code: ErrorCode, message: string): void {
+    this.failed += this.#open.size;
     for (const id of [...this.#open.keys()]) this.#end(id, { type: "error", code, message });
   }
 
@@ -89,10 +117,28 @@ export class RequestTable {
     return this.#idle.promise;
   }
 
+  /** Why a request with such a prompt cannot wait here, or null. */
+  #whyFull(promptTokens: number): string | null {
+    if (this.#open.size >= this.#openMax) {
+      return `the queue is full: ${this.#open.size} requests are open and ${this.#queuedRequestsMax} may wait (--max-queued-requests); try again later`;
+    }
+    if (this.#queuedTokens > 0 && this.#queuedTokens + promptTokens > this.#queuedTokensMax) {
+      return `the queue is full: prompts of ${this.#queuedTokens} tokens wait, this one has ${promptTokens}, and ${this.#queuedTokensMax} may wait (--max-queued-tokens); try again later`;
+    }
+    return null;
+  }
+
+  #leaveQueue(request: OpenRequest): void {
+    if (request.started) return;
+    request.started = true;
+    this.#queuedTokens -= request.promptTokens;
+  }
+
   #end(id: number, event: TerminalEvent): void {
     const request = this.#open.get(id);
     if (request === undefined) return;
     this.#open.delete(id);
+    this.#leaveQueue(request);
     request.unlisten();
     request.stream.end(event);
     if (this.#open.size > 0 || this.#idle === null) return;

@@ -3,12 +3,13 @@
  * model, clock or channel.
  *
  * There are no phases: every sequence's `computed` chases its `length`, one token behind while it generates, a
- * prompt behind after admission or preemption. Running sequences come first, in order of admission; what is
- * left of the step's token budget goes to waiting ones, first come first served.
+ * prompt behind after admission or preemption. Running sequences come first, by rank and in order of admission; what
+ * is left of the step's token budget goes to waiting ones, as `WaitingLine` orders them.
  *
- * A prompt takes all its blocks when it is admitted, generation takes one at a time. When none is free the
- * latest admitted sequence is preempted for an earlier one; the latest itself keeps its blocks and waits. So the
- * first running sequence always progresses (it fits alone, admission saw to that), and nobody starves.
+ * A prompt takes all its blocks when it is admitted, generation takes one at a time. When none is free the last
+ * running sequence, the latest admitted of the lowest rank, is preempted for an earlier one; the last itself keeps
+ * its blocks and waits. So the first running sequence always progresses (it fits alone, admission saw to that), and
+ * nobody starves.
  */
 
 import type { StepLimits } from "../models/step.ts";
@@ -16,6 +17,7 @@ import { HELD_SEQUENCES_MAX, PREEMPTIONS_BEFORE_RESERVE, WATERMARK_FRACTION } fr
 import { clearPlan, type Plan } from "./plan.ts";
 import type { Sequence } from "./sequence.ts";
 import type { SequenceQueue } from "./sequence-queue.ts";
+import { LineReader, type WaitingLine } from "./waiting-line.ts";
 
 /** What the scheduler may ask about KV memory; all of it reads only. */
 export interface KvView {
@@ -29,10 +31,12 @@ export interface KvView {
 
 export interface SchedulerState {
   readonly limits: StepLimits;
-  /** In order of admission. */
+  /** By rank, and within one in order of admission. */
   readonly running: SequenceQueue;
-  /** In order of arrival, preempted ones first. */
-  readonly waiting: SequenceQueue;
+  readonly waiting: WaitingLine;
+  /** Admissions since a sequence that had risen by waiting was last admitted. */
+  readonly turns: number;
+  readonly nowMs: number;
   readonly kv: KvView;
   /** The running sequence whose adjustments have the first turn, or null. */
   readonly adjustmentTurn: Sequence | null;
@@ -54,6 +58,7 @@ const NOBODY: ReadonlySet<Sequence> = new Set();
 
 export function schedule(state: SchedulerState, plan: Plan): void {
   clearPlan(plan);
+  plan.turns = state.turns;
   const room = measure(state, plan);
   const stalled = planRunning(state, plan, room);
   if (!stalled && plan.preempted.length === 0) planWaiting(state, plan, room);
@@ -143,8 +148,10 @@ function blocksFreedBy(kv: KvView, victim: Sequence, released: Map<number, numbe
 
 function planWaiting(state: SchedulerState, plan: Plan, room: Room): void {
   const { limits, running, waiting, kv } = state;
+  if (waiting.size === 0) return;
+  const line = new LineReader(waiting, state.nowMs, state.turns);
   let held = 0;
-  for (let sequence = waiting.first; sequence !== null; sequence = sequence.next) {
+  for (let sequence = line.current; sequence !== null; sequence = line.current) {
     if (running.size + plan.admitted.length >= limits.sequencesMax) return;
     if (plan.tokens >= limits.tokensMax || plan.rows >= limits.rowsMax) return;
     const matched = kv.matchedBlocks(sequence);
@@ -152,6 +159,7 @@ function planWaiting(state: SchedulerState, plan: Plan, room: Room): void {
       // Its prefix is being computed right now: let one compute it and the others take it from the cache.
       held += 1;
       if (held > HELD_SEQUENCES_MAX) return;
+      line.pass();
       continue;
     }
     const shared = kv.freeAmongMatched(sequence, matched);
@@ -164,6 +172,8 @@ function planWaiting(state: SchedulerState, plan: Plan, room: Room): void {
     room.freeBlocks -= kv.blocksFor(sequence.length) - matched + shared;
     plan.admitted.push(sequence);
     plan.admittedMatches.push(matched);
+    line.admit();
+    plan.turns = line.turns;
     include(plan, sequence, computed, count);
     if (plan.samples[plan.samples.length - 1] === true) room.adjustments -= sequence.adjustmentCount;
   }

@@ -25,6 +25,20 @@ export class SequenceQueue {
     this.size += 1;
   }
 
+  /** Puts the sequence behind all whose rank is not below its own. O(those it goes before). */
+  insertByRank(sequence: Sequence): void {
+    let before = this.last;
+    while (before !== null && before.rank > sequence.rank) before = before.previous;
+    const after = before === null ? this.first : before.next;
+    sequence.previous = before;
+    sequence.next = after;
+    if (before === null) this.first = sequence;
+    else before.next = sequence;
+    if (after === null) this.last = sequence;
+    else after.previous = sequence;
+    this.size += 1;
+  }
+
   /** The sequence must be in this queue. */
   remove(sequence: Sequence): void {
     if (sequence.previous === null) this.first = sequence.next;

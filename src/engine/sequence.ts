@@ -1,8 +1,9 @@
 /** One request inside the engine: its tokens, its blocks and how far each has come. Plain state, no policy. */
 
 import { Adjustments } from "./adjustments.ts";
-import { type BlockHasher, NO_PARENT } from "./block-hash.ts";
+import { type BlockHasher, type BlockScope, NO_PARENT } from "./block-hash.ts";
 import type { GenerateRequest, TokenLogprob } from "./messages.ts";
+import { PRIORITY_CLASS } from "./waiting-line.ts";
 
 export type SequenceState = "waiting" | "running" | "finished";
 
@@ -18,6 +19,11 @@ export class Sequence {
   /** Null when no rule changes this sequence's logits. */
   readonly adjustments: Adjustments | null;
   state: SequenceState = "waiting";
+  readonly priorityClass: number;
+  /** The class it was last admitted with, which it may have risen to; before that its own. */
+  rank: number;
+  readonly queuedAtMs: number;
+  readonly scope: BlockScope;
 
   /** Prompt and generated tokens; the first `length` entries count. */
   tokens: Int32Array;
@@ -44,11 +50,15 @@ export class Sequence {
   previous: Sequence | null = null;
   next: Sequence | null = null;
 
-  constructor(request: GenerateRequest, lengthMax: number) {
+  constructor(request: GenerateRequest, lengthMax: number, nowMs = 0) {
     const { promptTokens, sampling } = request;
     this.request = request;
     this.promptLength = promptTokens.length;
     this.lengthMax = lengthMax;
+    this.priorityClass = PRIORITY_CLASS[request.priority ?? "normal"];
+    this.rank = this.priorityClass;
+    this.queuedAtMs = nowMs;
+    this.scope = request.cacheSalt === undefined ? {} : { tenant: Buffer.from(request.cacheSalt) };
     this.stopTokens = new Set(request.stopTokens);
     this.seedLow = Number(BigInt.asIntN(32, sampling.seed));
     this.seedHigh = Number(BigInt.asIntN(32, sampling.seed >> 32n));
@@ -102,7 +112,7 @@ export class Sequence {
   hashBlocks(hasher: BlockHasher, blockSize: number, tokens: number): void {
     for (let index = this.keys.length; (index + 1) * blockSize <= tokens; index++) {
       const parent = index === 0 ? NO_PARENT : this.keys[index - 1]!;
-      this.keys.push(hasher.key(parent, this.tokens, index * blockSize, (index + 1) * blockSize));
+      this.keys.push(hasher.key(parent, this.tokens, index * blockSize, (index + 1) * blockSize, this.scope));
     }
   }
 }

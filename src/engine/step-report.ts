@@ -8,6 +8,8 @@ export type PromptEvent = Extract<GenerationEvent, { type: "prompt" }>;
 export type TerminalEvent = Extract<GenerationEvent, { type: "finish" | "error" }>;
 
 export interface StepReport {
+  /** Requests that were admitted for the first time. */
+  readonly started: readonly number[];
   /** Prompt scores; they come before the tokens of the same step. */
   readonly prompts: readonly { readonly id: number; readonly event: PromptEvent }[];
   /** The request of each new token. */
@@ -21,6 +23,7 @@ export interface StepReport {
 
 /** Collects a report while the engine works. */
 export class ReportBuilder {
+  #started: number[] = [];
   #prompts: { id: number; event: PromptEvent }[] = [];
   #ends: { id: number; event: TerminalEvent }[] = [];
   #ids: number[] = [];
@@ -30,6 +33,10 @@ export class ReportBuilder {
 
   get isEmpty(): boolean {
     return this.#ids.length === 0 && this.#ends.length === 0 && this.#prompts.length === 0;
+  }
+
+  start(id: number): void {
+    this.#started.push(id);
   }
 
   prompt(id: number, logprobs: readonly (TokenLogprob | null)[]): void {
@@ -54,12 +61,14 @@ export class ReportBuilder {
   /** Hands the report over and starts a new one. */
   take(): StepReport {
     const report: StepReport = {
+      started: this.#started,
       prompts: this.#prompts,
       ids: Float64Array.from(this.#ids),
       tokens: Int32Array.from(this.#tokens),
       logprobs: this.#hasLogprobs ? this.#logprobs : [],
       ends: this.#ends,
     };
+    if (this.#started.length > 0) this.#started = [];
     if (this.#prompts.length > 0) this.#prompts = [];
     if (this.#ends.length > 0) this.#ends = [];
     if (this.#hasLogprobs) this.#logprobs = [];

@@ -26,6 +26,11 @@ export class Watchdog {
     this.#heardAtMs = performance.now();
   }
 
+  /** Milliseconds since something was heard; 0 when nobody is busy. */
+  get silentMs(): number {
+    return this.#subject.isBusy() ? performance.now() - this.#heardAtMs : 0;
+  }
+
   stop(): void {
     clearInterval(this.#timer);
   }

@@ -4,6 +4,7 @@ import { afterEach, expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { ProcessEngine, type ProcessEngineOptions } from "../../src/engine/engine-client.ts";
 import type { GenerationEvent } from "../../src/engine/messages.ts";
+import { TEXT_COMPLETE } from "../../src/engine/text-complete.ts";
 import { MistralError } from "../../src/errors.ts";
 import { CRASH_TOKEN, fakeEngineOptions, HANG_TOKEN, THROW_TOKEN } from "./fake-model.ts";
 import { collect, GREEDY, promptOf, request, runAlone, tokensOf } from "./requests.ts";
@@ -23,6 +24,8 @@ async function start(query = "", options: Partial<ProcessEngineOptions> = {}): P
   engines.push(engine);
   return engine;
 }
+
+const oneAtATime = { ...fakeEngineOptions("stepMs=2").model, sequencesMax: 1 };
 
 const endless = request(0, { maxTokens: 900 });
 
@@ -227,12 +230,66 @@ test("close ends what does not finish in time", async () => {
   expect((await open).at(-1)).toMatchObject({ type: "error", code: "shutting_down" });
 });
 
-test("more open requests than the bound are refused, the others finish", async () => {
-  const engine = await start("stepMs=1", { openRequestsMax: 4 });
-  const runs = await Promise.all(Array.from({ length: 10 }, () => collect(engine.generate(request(0)))));
+test("more requests than may run and wait are refused at once, the others finish", async () => {
+  const engine = await start("stepMs=1", { queuedRequestsMax: 4 });
+  const runs = await Promise.all(Array.from({ length: 30 }, () => collect(engine.generate(request(0)))));
   const refused = runs.filter(([first]) => first?.type === "error" && first.code === "overloaded");
-  expect(refused).toHaveLength(6);
-  expect(runs.filter((events) => tokensOf(events).length === 8)).toHaveLength(4);
+  expect(refused).toHaveLength(30 - 8 - 4);
+  expect(refused[0]?.[0]).toMatchObject({
+    message: expect.stringContaining("4 may wait (--max-queued-requests)"),
+  });
+  expect(runs.filter((events) => tokensOf(events).length === 8)).toHaveLength(12);
+  expect(engine.statistics()).toMatchObject({ refusedQueueFull: 18, endedLength: 12, pending: 0 });
+});
+
+test("prompts of more tokens than may wait are refused, but one may always wait", async () => {
+  const engine = await start("stepMs=1", { queuedTokensMax: 50 });
+  const long = { promptTokens: promptOf(40, 1), maxTokens: 60 };
+  const first = collect(engine.generate(request(0, { ...long, promptTokens: promptOf(90, 1) })));
+  const refused = await collect(engine.generate(request(0, long)));
+  expect(refused).toMatchObject([{ type: "error", code: "overloaded" }]);
+  expect(refused[0]).toMatchObject({
+    message: expect.stringContaining("prompts of 90 tokens wait, this one has 40"),
+  });
+  // Once the engine has begun with the first, it waits no longer.
+  await until(() => engine.statistics().running === 1);
+  const second = collect(engine.generate(request(0, long)));
+  expect(tokensOf(await first)).toHaveLength(60);
+  expect(tokensOf(await second)).toHaveLength(60);
+});
+
+test("a request that waits too long is told so", async () => {
+  const engine = await start("stepMs=2", { queueTimeoutMs: 150, model: oneAtATime });
+  const running = collect(engine.generate(request(0, { maxTokens: 300 })));
+  const waited = await collect(engine.generate(request(0)));
+  expect(waited).toMatchObject([{ type: "error", code: "overloaded" }]);
+  expect(waited[0]).toMatchObject({ message: expect.stringMatching(/waited 0\.\d s without being run/) });
+  expect(tokensOf(await running)).toHaveLength(300);
+  expect(engine.statistics()).toMatchObject({ refusedQueueTimeout: 1, endedError: 1, endedLength: 1 });
+});
+
+test("what was counted before a crash is not forgotten", async () => {
+  const engine = await start();
+  await collect(engine.generate(request(0)));
+  const before = engine.statistics();
+  expect(before).toMatchObject({ endedLength: 1, generatedTokens: 8, restarts: 0 });
+  const crashed = await collect(engine.generate(request(0, { promptTokens: Int32Array.of(CRASH_TOKEN) })));
+  expect(crashed).toMatchObject([{ type: "error", code: "engine_failed" }]);
+  expect(engine.statistics()).toMatchObject({ generatedTokens: 8, running: 0, endedError: 1, restarts: 1 });
+  await until(() => engine.state === "ready");
+  await collect(engine.generate(request(0)));
+  expect(engine.statistics()).toMatchObject({ endedLength: 2, generatedTokens: 16, endedError: 1, hangs: 0 });
+  expect(engine.statistics().steps).toBeGreaterThan(before.steps);
+});
+
+test("a request aborted because its text is complete counts as stopped", async () => {
+  const engine = await start("stepMs=2");
+  const controller = new AbortController();
+  const reader = engine.generate(endless, controller.signal)[Symbol.asyncIterator]();
+  await untilTokens(reader);
+  controller.abort(TEXT_COMPLETE);
+  expect((await drain(reader)).at(-1)).toMatchObject({ type: "finish", reason: "stop" });
+  expect(engine.statistics()).toMatchObject({ endedStop: 1, endedAbort: 0 });
 });
 
 test.each(["SIGKILL", "SIGTERM"] as const)(

@@ -270,6 +270,41 @@ test("a step too small for a full batch is refused when the engine is made", () 
   expect(() => engine({ tokensMax: 4, sequencesMax: 8 })).toThrow("--max-num-batched-tokens to at least 8");
 });
 
+test("a request that has run, and was preempted, is not timed out; one that never ran is", () => {
+  let nowMs = 0;
+  const runner = new FakeRunner({ limits: { blockCount: 9, sequencesMax: 2, rowsMax: 2 } });
+  const core = new EngineCore(runner, { prefixCache: true, clock: () => nowMs, queueTimeoutMs: 1000 });
+  const outcomes = new Outcomes();
+  for (const id of [1, 2, 3]) core.submit(request(id, { promptTokens: promptOf(12, id), maxTokens: 12 }));
+  while (core.statistics().preemptions === 0) outcomes.add(core.step());
+  nowMs = 999;
+  outcomes.add(core.step());
+  expect(outcomes.of(3).end).toBeNull();
+  nowMs = 1000;
+  finish(core, outcomes);
+  expect(outcomes.of(3).end).toMatchObject({ type: "error", code: "overloaded" });
+  for (const id of [1, 2]) expect(outcomes.of(id).end).toMatchObject({ type: "finish", reason: "length" });
+});
+
+test("requests with different salts share no prefix", () => {
+  const { core, outcomes } = engine();
+  const prompt = { promptTokens: promptOf(33, 1), maxTokens: 1 };
+  for (const [id, salt] of [
+    ["1", "a"],
+    ["2", "b"],
+    ["3", undefined],
+    ["4", "a"],
+  ] as const) {
+    core.submit(request(Number(id), salt === undefined ? prompt : { ...prompt, cacheSalt: salt }));
+    finish(core, outcomes);
+  }
+  const cached = [1, 2, 3, 4].map((id) => {
+    const { end } = outcomes.of(id);
+    return end?.type === "finish" ? end.usage.cachedTokens : -1;
+  });
+  expect(cached).toEqual([0, 0, 0, 32]);
+});
+
 test("a row without a usable logit ends its own request and no other", () => {
   const { runner, core, outcomes } = engine();
   const run = runner.run.bind(runner);

@@ -1,10 +1,12 @@
 /** `schedule` alone: plain sequences and a KV memory that is only numbers. */
 
 import { expect, test } from "bun:test";
+import type { Priority } from "../../src/engine/messages.ts";
 import { createPlan, type Plan } from "../../src/engine/plan.ts";
 import { type KvView, type SchedulerState, schedule } from "../../src/engine/scheduler.ts";
 import { Sequence } from "../../src/engine/sequence.ts";
 import { SequenceQueue } from "../../src/engine/sequence-queue.ts";
+import { WaitingLine } from "../../src/engine/waiting-line.ts";
 import type { StepLimits } from "../../src/models/step.ts";
 import { FAKE_LIMITS } from "./fake-runner.ts";
 import { GREEDY, promptOf, request } from "./requests.ts";
@@ -20,17 +22,21 @@ interface Setting {
   readonly shared?: ReadonlyMap<number, number>;
   readonly kv?: Partial<KvView>;
   readonly adjustmentTurn?: Sequence;
+  readonly turns?: number;
+  readonly nowMs?: number;
 }
 
 function state(setting: Setting): SchedulerState {
   const running = new SequenceQueue();
-  const waiting = new SequenceQueue();
-  for (const sequence of setting.running ?? []) running.pushBack(sequence);
+  const waiting = new WaitingLine();
+  for (const sequence of setting.running ?? []) running.insertByRank(sequence);
   for (const sequence of setting.waiting ?? []) waiting.pushBack(sequence);
   return {
     limits: { ...FAKE_LIMITS, ...setting.limits },
     running,
     waiting,
+    turns: setting.turns ?? 0,
+    nowMs: setting.nowMs ?? 0,
     adjustmentTurn: setting.adjustmentTurn ?? null,
     kv: {
       freeBlocks: setting.freeBlocks ?? 100,
@@ -60,6 +66,11 @@ function sequence(id: number, length: number, computed: number, blocks?: readonl
   made.blockCount = made.blocks.length;
   made.computed = computed;
   return made;
+}
+
+function prioritised(id: number, priority: Priority, length = 4, queuedAtMs = 0): Sequence {
+  const asked = request(id, { promptTokens: promptOf(length, id), maxTokens: 100, priority });
+  return new Sequence(asked, 900, queuedAtMs);
 }
 
 const generating = (id: number, length: number, blocks?: readonly number[]): Sequence =>
@@ -218,6 +229,85 @@ test("adjustments that do not fit: the first left out has the first turn next ti
   const second = planFor({ limits, running, adjustmentTurn: first.deferred! });
   expect(ids(second.sequences)).toEqual([1, 3]);
   expect(second.deferred?.id).toBe(2);
+});
+
+test("classes of priority go before each other, and within one who came first", () => {
+  const waiting = [
+    prioritised(1, "batch"),
+    prioritised(2, "normal"),
+    prioritised(3, "interactive"),
+    prioritised(4, "normal"),
+    prioritised(5, "interactive"),
+  ];
+  expect(ids(planFor({ waiting }).admitted)).toEqual([3, 5, 2, 4, 1]);
+});
+
+test("a sequence of a lower class is held back by one above that does not fit, not served around it", () => {
+  const waiting = [prioritised(1, "batch"), prioritised(2, "interactive", 80)];
+  expect(planFor({ waiting, freeBlocks: 10, running: [generating(3, 6)] }).admitted).toEqual([]);
+});
+
+test("of four admissions one goes to a sequence that has risen by waiting", () => {
+  const old = [prioritised(1, "batch"), prioritised(2, "batch"), prioritised(3, "batch")];
+  const fresh = [11, 12, 13, 14].map((id) => prioritised(id, "interactive", 4, 59_000));
+  const setting = { waiting: [...old, ...fresh], limits: { sequencesMax: 4, rowsMax: 4 } };
+  expect(ids(planFor({ ...setting, nowMs: 59_999 }).admitted)).toEqual([11, 12, 13, 14]);
+  const risen = planFor({ ...setting, nowMs: 60_000 });
+  expect(ids(risen.admitted)).toEqual([11, 12, 13, 1]);
+  expect(risen.turns).toBe(0);
+  // The count goes on from step to step.
+  const next = planFor({ ...setting, nowMs: 60_000, turns: 2 });
+  expect(ids(next.admitted)).toEqual([11, 1, 12, 13]);
+  expect(next.turns).toBe(2);
+});
+
+test("the longest waiting of those that have risen goes first", () => {
+  const waiting = [
+    prioritised(1, "normal", 4, 20_000),
+    prioritised(2, "batch", 4, 0),
+    prioritised(3, "interactive", 4, 60_000),
+  ];
+  const limits = { sequencesMax: 1, rowsMax: 1 };
+  const admitted = (nowMs: number): number[] => ids(planFor({ waiting, limits, nowMs, turns: 3 }).admitted);
+  expect(admitted(49_999)).toEqual([3]);
+  expect(admitted(50_000)).toEqual([1]);
+  expect(admitted(60_000)).toEqual([2]);
+});
+
+test("the victim is the latest admitted of the lowest rank, and such a one waits for its own block", () => {
+  const running = [
+    generating(1, 9, [1, 2]),
+    Object.assign(generating(2, 6), { rank: 2 }),
+    Object.assign(generating(3, 6), { rank: 1 }),
+  ];
+  const plan = planFor({ freeBlocks: 0, running });
+  expect(ids(plan.preempted)).toEqual([2]);
+  expect(ids(plan.sequences)).toEqual([1, 3]);
+  const lowest = Object.assign(generating(4, 9, [3, 4]), { rank: 2 });
+  const stalled = planFor({ freeBlocks: 0, running: [generating(5, 6), lowest] });
+  expect(stalled.preempted).toEqual([]);
+  expect(ids(stalled.sequences)).toEqual([5]);
+});
+
+test("a running queue is kept by rank, and within one by admission", () => {
+  const queue = new SequenceQueue();
+  for (const [id, rank] of [
+    [1, 1],
+    [2, 0],
+    [3, 2],
+    [4, 1],
+    [5, 0],
+    [6, 2],
+  ] as const) {
+    queue.insertByRank(Object.assign(sequence(id, 4, 0), { rank }));
+  }
+  const forward: number[] = [];
+  for (let each = queue.first; each !== null; each = each.next) forward.push(each.id);
+  const backward: number[] = [];
+  for (let each = queue.last; each !== null; each = each.previous) backward.unshift(each.id);
+  expect(forward).toEqual([2, 5, 1, 4, 3, 6]);
+  expect(backward).toEqual(forward);
+  expect(queue.size).toBe(6);
 });
 
 test("schedule changes nothing but the plan", () => {
