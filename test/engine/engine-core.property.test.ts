@@ -25,6 +25,9 @@ const arrival = fc.record({
   temperature: fc.constantFrom(0, 0, 0.8),
   repetitionPenalty: fc.constantFrom(1, 1, 1.5),
   frequencyPenalty: fc.constantFrom(0, 0, 0.5),
+  dry: fc.constantFrom(false, false, true),
+  priority: fc.constantFrom("interactive", "normal", "batch"),
+  salted: fc.constantFrom(false, false, true),
   logprobs: fc.constantFrom(-1, -1, 0, 3),
   promptLogprobs: fc.constantFrom(-1, -1, -1, 0, 2),
 });
@@ -35,7 +38,7 @@ const machine = fc
     moreTokens: fc.integer({ min: 0, max: 30 }),
     moreRows: fc.integer({ min: 0, max: 6 }),
     blocks: fc.integer({ min: 12, max: 40 }),
-    adjustmentsMax: fc.constantFrom(130, 160, 1000),
+    adjustmentsMax: fc.constantFrom(130, 200, 1000),
   })
   .map(({ sequencesMax, moreTokens, moreRows, blocks, adjustmentsMax }) => ({
     sequencesMax,
@@ -50,12 +53,14 @@ const machine = fc
 type Arrival = typeof arrival extends fc.Arbitrary<infer T> ? T : never;
 
 function toRequest(id: number, from: Arrival): GenerateRequest {
-  const { temperature, repetitionPenalty, frequencyPenalty, logprobs } = from;
+  const { temperature, repetitionPenalty, frequencyPenalty, logprobs, priority } = from;
   return request(id, {
     promptTokens: promptOf(from.promptLength, from.text),
     maxTokens: from.maxTokens,
     stopTokens: from.stops ? [5, 6, 7] : [],
     promptLogprobs: from.promptLogprobs,
+    priority,
+    ...(from.salted ? { cacheSalt: "salt" } : {}),
     sampling: {
       ...GREEDY,
       temperature,
@@ -63,6 +68,7 @@ function toRequest(id: number, from: Arrival): GenerateRequest {
       frequencyPenalty,
       logprobs,
       seed: BigInt(id) << 30n,
+      ...(from.dry ? { dry: { multiplier: 1, base: 1.5, allowedLength: 1, breakers: [9] } } : {}),
     },
   });
 }
@@ -75,7 +81,8 @@ interface Run {
 }
 
 function simulate(limits: Partial<StepLimits>, arrivals: readonly Arrival[], prefixCache: boolean): Run {
-  const core = new EngineCore(new FakeRunner({ limits }), { prefixCache });
+  let nowMs = 0;
+  const core = new EngineCore(new FakeRunner({ limits }), { prefixCache, clock: () => nowMs });
   const outcomes = new Outcomes();
   const requests = arrivals.map((from, index) => toRequest(index + 1, from));
   const aborted = new Set<number>();
@@ -88,6 +95,8 @@ function simulate(limits: Partial<StepLimits>, arrivals: readonly Arrival[], pre
       core.abort(index + 1);
     });
     outcomes.add(core.step());
+    // Slow steps, so that some who wait rise.
+    nowMs += 7_000;
     core.checkLedger();
     if (core.failure !== null) throw core.failure;
   }
