@@ -10,7 +10,7 @@ export const BOS = BYTES;
 export const EOS = BYTES + 1;
 
 export class ByteTokenizer implements Tokenizer {
-  readonly vocabularySize = BYTES + SPECIAL.length + WORDS.length;
+  readonly vocabularySize: number;
   readonly bosToken: number | undefined;
   readonly eosToken = EOS;
   readonly bosText = "<s>";
@@ -18,12 +18,14 @@ export class ByteTokenizer implements Tokenizer {
   readonly unkText = "";
   readonly #entries: readonly Uint8Array[];
 
-  /** @param options.bos whether texts begin with `<s>`. */
-  constructor(options: { readonly bos?: boolean } = {}) {
+  /** @param options.bos whether texts begin with `<s>`; `specials` are further special tokens. */
+  constructor(options: { readonly bos?: boolean; readonly specials?: readonly string[] } = {}) {
     this.bosToken = options.bos === true ? BOS : undefined;
     const encoder = new TextEncoder();
     const bytes = Array.from({ length: BYTES }, (_, byte) => Uint8Array.of(byte));
-    this.#entries = [...bytes, ...[...SPECIAL, ...WORDS].map((text) => encoder.encode(text))];
+    const words = [...SPECIAL, ...WORDS, ...(options.specials ?? [])].map((text) => encoder.encode(text));
+    this.#entries = [...bytes, ...words];
+    this.vocabularySize = this.#entries.length;
   }
 
   encode(text: string, options: { readonly addSpecialTokens: boolean }): number[] {
@@ -52,7 +54,8 @@ export class ByteTokenizer implements Tokenizer {
   }
 
   isSpecial(token: number): boolean {
-    return token >= BYTES && token < BYTES + SPECIAL.length;
+    const further = token >= BYTES + SPECIAL.length + WORDS.length;
+    return further || (token >= BYTES && token < BYTES + SPECIAL.length);
   }
 
   tokenId(text: string): number | undefined {

@@ -37,6 +37,7 @@ describe("a chat answer", () => {
         completion_tokens: completionTokens,
         total_tokens: promptTokens + completionTokens,
         prompt_tokens_details: { cached_tokens: 3 },
+        completion_tokens_details: { reasoning_tokens: 0 },
       },
     });
   });
@@ -215,23 +216,5 @@ describe("the prompt", () => {
     ];
     expect(await promptOf({ messages })).toStartWith("<|im_start|>system\nd");
     expect(await promptOf({ messages }, "knows developer")).toStartWith("<|im_start|>developer\nd");
-  });
-
-  test("takes the template's variables from the request", async () => {
-    const seen: unknown[] = [];
-    const chatTemplate = {
-      source: "enable_thinking",
-      render: ({ variables }: { variables?: Readonly<Record<string, unknown>> }) => {
-        seen.push(variables);
-        return "prompt";
-      },
-    };
-    const { app } = harness({ chatTemplate });
-    const fields = { chat_template_kwargs: { a: 1 }, enable_thinking: false, reasoning_effort: "low" };
-    const response = await post(app, CHAT, { ...minimalBody(CHAT), ...fields });
-    expect(seen).toEqual([{ a: 1, enable_thinking: false, reasoning_effort: "low" }]);
-    expect(response.headers.get("x-mistral-warning")).toBe(
-      "parameter 'reasoning_effort' has no effect with this model's chat template",
-    );
   });
 });

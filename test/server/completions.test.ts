@@ -21,6 +21,7 @@ describe("a completion", () => {
         completion_tokens: 3,
         total_tokens: 5,
         prompt_tokens_details: { cached_tokens: 0 },
+        completion_tokens_details: { reasoning_tokens: 0 },
       },
     });
   });

@@ -27,6 +27,8 @@ export interface HarnessOptions {
   readonly script?: (request: EngineRequest, prompt: string) => Script;
   readonly info?: Partial<EngineInfo>;
   readonly bos?: boolean;
+  /** Special tokens besides the usual ones. */
+  readonly specials?: readonly string[];
   readonly chatTemplate?: ChatTemplate | undefined;
   readonly generationDefaults?: GenerationDefaults;
   readonly settings?: Partial<ServerSettings>;
@@ -44,12 +46,22 @@ export interface Harness {
 }
 
 /** A script that says this text, then the end token. */
-export function says(text: string, more: Omit<Script, "tokens"> = {}): Script {
-  return { tokens: [...new ByteTokenizer().encode(text, { addSpecialTokens: false }), EOS], ...more };
+export function says(
+  text: string,
+  more: Omit<Script, "tokens"> = {},
+  specials: readonly string[] = [],
+): Script {
+  return {
+    tokens: [...new ByteTokenizer({ specials }).encode(text, { addSpecialTokens: false }), EOS],
+    ...more,
+  };
 }
 
 export function harness(options: HarnessOptions = {}): Harness {
-  const tokenizer = new ByteTokenizer({ bos: options.bos ?? false });
+  const tokenizer = new ByteTokenizer({
+    bos: options.bos ?? false,
+    specials: options.specials ?? [],
+  });
   const script = options.script ?? (() => says("Hello world, caf\u00e9 \u{1f600}!"));
   const engine = new ScriptedEngine((request) => {
     const prompt = tokenizer.decode([...request.promptTokens], { skipSpecialTokens: false });

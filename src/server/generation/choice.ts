@@ -6,10 +6,12 @@
 import type { GenerationEvent, Usage } from "../../engine/messages.ts";
 import { TEXT_COMPLETE } from "../../engine/text-complete.ts";
 import { MistralError } from "../../errors.ts";
+import { markerTokens, reasoningSplitter } from "../../text/reasoning.ts";
 import { TextStream } from "../../text/text-stream.ts";
+import { PartWriter } from "./part-writer.ts";
 import type { PlannedChoice, TextPlan } from "./plan.ts";
-import type { TextEvent, TextToken } from "./request.ts";
-import { describePrompt, describeToken, TokenOffsets } from "./token-text.ts";
+import type { TextEvent, TextFinishReason, TextUsage } from "./request.ts";
+import { describePrompt, describeToken } from "./token-text.ts";
 
 type TokensEvent = Extract<GenerationEvent, { type: "tokens" }>;
 
@@ -22,7 +24,7 @@ export async function runChoice(
   choice: PlannedChoice,
   signal: AbortSignal,
   emit: (event: TextEvent) => void,
-): Promise<Usage> {
+): Promise<TextUsage> {
   const run = new ChoiceRun(plan, choice, emit);
   const stopEngine = new AbortController();
   const events = plan.model.engine.generate(choice.request, AbortSignal.any([signal, stopEngine.signal]));
@@ -52,9 +54,9 @@ class ChoiceRun {
   readonly #choice: PlannedChoice;
   readonly #emit: (event: TextEvent) => void;
   readonly #text: TextStream;
-  readonly #offsets: TokenOffsets;
-  /** Reported tokens whose text is still held back. */
-  #pending: TextToken[] = [];
+  readonly #writer: PartWriter;
+  /** Length of the echoed prompt. */
+  readonly #textStart: number;
   #completionTokens = 0;
   /** The prompt's text is still to be sent: not before the engine's first event, which may be a refusal. */
   #echoDue: boolean;
@@ -63,12 +65,17 @@ class ChoiceRun {
 
   constructor(plan: TextPlan, choice: PlannedChoice, emit: (event: TextEvent) => void) {
     const { tokenizer } = plan.model;
+    const { reasoning, stop, continues } = plan;
     this.#plan = plan;
     this.#choice = choice;
     this.#emit = emit;
-    this.#text = new TextStream(tokenizer, { stop: plan.stop, skipSpecialTokens: true });
-    const echoed = plan.echo ? this.#promptText() : "";
-    this.#offsets = new TokenOffsets(echoed.length);
+    const keptTokens =
+      reasoning === undefined ? new Set<number>() : markerTokens(reasoning.format, tokenizer);
+    this.#text = new TextStream(tokenizer, { stop, skipSpecialTokens: true, keptTokens, continues });
+    const splitter =
+      reasoning === undefined ? undefined : reasoningSplitter(reasoning.format, reasoning.prompt, tokenizer);
+    this.#writer = new PartWriter(choice.index, splitter, emit);
+    this.#textStart = plan.echo ? this.#promptText().length : 0;
     this.#echoDue = plan.echo && !plan.echoScored;
   }
 
@@ -83,43 +90,47 @@ class ChoiceRun {
   tokens(event: TokensEvent): boolean {
     if (this.stopped) return false;
     this.#echo();
-    let text = "";
-    let released = 0;
     for (const [position, token] of event.tokens.entries()) {
       this.#completionTokens += 1;
-      this.#hold(token, event.logprobs[position]);
+      this.#hold(event.logprobs[position]);
       const step = this.#text.push(token);
-      text += step.text;
-      released += step.released;
+      this.#writer.read(step);
       if (step.stopped) {
         this.stopped = true;
+        this.#writer.finish(undefined);
         break;
       }
     }
-    this.#send(text, released);
-    if (this.stopped) this.#emit({ type: "finish", choice: this.#choice.index, reason: "stop" });
+    this.#writer.send();
+    if (this.stopped) this.#end("stop");
     return this.stopped;
   }
 
-  finish(reason: "stop" | "length" | "abort", usage: Usage): Usage {
+  finish(reason: "stop" | "length" | "abort", usage: Usage): TextUsage {
     if (this.stopped) return this.usage(usage);
     if (reason === "abort") throw new MistralError("engine_failed", "The engine aborted the request.");
     this.#echo();
     const tail = this.#text.finish();
-    this.#send(tail.text, tail.released);
-    const { index } = this.#choice;
-    this.#emit({ type: "finish", choice: index, reason: tail.stopped ? "stop" : reason });
+    this.#writer.finish(tail);
+    this.#writer.send();
+    this.#end(tail.stopped ? "stop" : reason);
     return this.usage(usage);
   }
 
+  #end(reason: TextFinishReason): void {
+    const stopString = this.#text.stopString ?? null;
+    this.#emit({ type: "finish", choice: this.#choice.index, reason, stopString });
+  }
+
   /** A choice cut by a stop string is charged for the tokens up to it, not for what the engine had begun after it. */
-  usage(reported: Usage | undefined): Usage {
+  usage(reported: Usage | undefined): TextUsage {
     return {
       promptTokens: reported?.promptTokens ?? this.#choice.prompt.tokens.length,
       completionTokens: this.stopped
         ? this.#completionTokens
         : (reported?.completionTokens ?? this.#completionTokens),
       cachedTokens: reported?.cachedTokens ?? 0,
+      reasoningTokens: this.#writer.reasoningTokens,
     };
   }
 
@@ -134,19 +145,12 @@ class ChoiceRun {
     return text ?? this.#plan.model.tokenizer.decode([...tokens], { skipSpecialTokens: false });
   }
 
-  #hold(token: number, logprob: TokensEvent["logprobs"][number] | undefined): void {
+  /** A token that is about to be added to the text. */
+  #hold(logprob: TokensEvent["logprobs"][number] | undefined): void {
     if (this.#plan.logprobs < 0) return;
     if (logprob === undefined)
       throw new MistralError("backend", "The engine gave a token without its log-probability.");
-    const { tokenizer } = this.#plan.model;
-    this.#pending.push(describeToken(tokenizer, logprob, this.#offsets, !tokenizer.isSpecial(token)));
-  }
-
-  /** @param released how many more tokens have their text out with this one. */
-  #send(text: string, released: number): void {
-    const tokens = this.#pending.slice(0, released);
-    if (tokens.length > 0) this.#pending = this.#pending.slice(released);
-    if (text === "" && tokens.length === 0) return;
-    this.#emit({ type: "text", choice: this.#choice.index, text, tokens });
+    const offset = this.#textStart + this.#text.length;
+    this.#writer.hold(describeToken(this.#plan.model.tokenizer, logprob, offset));
   }
 }

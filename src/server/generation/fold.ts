@@ -1,20 +1,23 @@
 /** The whole answer as the fold of its stream: there is no second way to make one. */
 
-import type { Usage } from "../../engine/messages.ts";
-import type { TextEvent, TextFinishReason, TextToken } from "./request.ts";
+import type { TextEvent, TextFinishReason, TextToken, TextUsage } from "./request.ts";
 
 export interface FoldedChoice {
   /** With an echoed prompt in front. */
   readonly text: string;
+  /** What the model thought; "" when it did not, or when nobody asked to tell it apart. */
+  readonly reasoning: string;
   readonly tokens: readonly TextToken[];
   readonly finishReason: TextFinishReason;
+  /** The stop string that ended it; null when something else did. */
+  readonly stopString: string | null;
   /** Mean log-probability of the answer's tokens; minus infinity for an answer without any reported. */
   readonly meanLogprob: number;
 }
 
 export interface FoldedText {
   readonly choices: readonly FoldedChoice[];
-  readonly usage: Usage;
+  readonly usage: TextUsage;
 }
 
 /** Reads the stream to its end. Throws what the stream throws, and an Error when it ends before its last event. */
@@ -23,11 +26,12 @@ export async function foldText(
   choiceCount: number,
 ): Promise<FoldedText> {
   const texts: string[] = new Array(choiceCount).fill("");
+  const thoughts: string[] = new Array(choiceCount).fill("");
   const tokens: TextToken[][] = Array.from({ length: choiceCount }, () => []);
   const sums: number[] = new Array(choiceCount).fill(0);
   const counts: number[] = new Array(choiceCount).fill(0);
-  const reasons: (TextFinishReason | undefined)[] = new Array(choiceCount).fill(undefined);
-  let usage: Usage | undefined;
+  const ends: (Extract<TextEvent, { type: "finish" }> | undefined)[] = new Array(choiceCount).fill(undefined);
+  let usage: TextUsage | undefined;
   for await (const batch of source) {
     for (const event of batch) {
       switch (event.type) {
@@ -41,8 +45,11 @@ export async function foldText(
             counts[event.choice]! += 1;
           }
           break;
+        case "reasoning":
+          thoughts[event.choice] += event.text;
+          break;
         case "finish":
-          reasons[event.choice] = event.reason;
+          ends[event.choice] = event;
           break;
         case "usage":
           usage = event.usage;
@@ -51,10 +58,17 @@ export async function foldText(
   }
   if (usage === undefined) throw new Error("the stream ended without its usage");
   const choices = texts.map((text, index) => {
-    const finishReason = reasons[index];
-    if (finishReason === undefined) throw new Error(`choice ${index} ended without a reason`);
+    const end = ends[index];
+    if (end === undefined) throw new Error(`choice ${index} ended without a reason`);
     const meanLogprob = counts[index] === 0 ? Number.NEGATIVE_INFINITY : sums[index]! / counts[index]!;
-    return { text, tokens: tokens[index]!, finishReason, meanLogprob };
+    return {
+      text,
+      reasoning: thoughts[index]!,
+      tokens: tokens[index]!,
+      finishReason: end.reason,
+      stopString: end.stopString,
+      meanLogprob,
+    };
   });
   return { choices, usage };
 }

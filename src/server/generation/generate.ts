@@ -1,10 +1,9 @@
 /** Runs all choices of a planned request at once and merges their events into one stream of batches. */
 
-import type { Usage } from "../../engine/messages.ts";
 import { runChoice } from "./choice.ts";
 import { EventQueue } from "./event-queue.ts";
 import type { TextPlan } from "./plan.ts";
-import type { TextEvent } from "./request.ts";
+import type { TextEvent, TextUsage } from "./request.ts";
 
 /**
  * The events of a request, in batches of what had happened when the consumer came back. Throws the first failure of
@@ -45,15 +44,17 @@ export async function* generateText(
 }
 
 /** Each prompt is counted once, however many answers it has. */
-function totalUsage(plan: TextPlan, usages: readonly Usage[]): Usage {
+function totalUsage(plan: TextPlan, usages: readonly TextUsage[]): TextUsage {
   let promptTokens = 0;
   let completionTokens = 0;
   let cachedTokens = 0;
+  let reasoningTokens = 0;
   for (const [index, usage] of usages.entries()) {
     completionTokens += usage.completionTokens;
+    reasoningTokens += usage.reasoningTokens;
     if (plan.choices[index]?.firstOfPrompt !== true) continue;
     promptTokens += usage.promptTokens;
     cachedTokens += usage.cachedTokens;
   }
-  return { promptTokens, completionTokens, cachedTokens };
+  return { promptTokens, completionTokens, cachedTokens, reasoningTokens };
 }

@@ -13,7 +13,7 @@ import { MistralError } from "../../errors.ts";
 import type { Tokenizer } from "../../text/types.ts";
 import { LIMITS } from "../limits.ts";
 import type { ServedModel } from "../served-model.ts";
-import type { SamplingOverrides, TextPrompt, TextRequest } from "./request.ts";
+import type { ReasoningStart, SamplingOverrides, TextPrompt, TextRequest } from "./request.ts";
 
 /** Far below any logit, and finite: a model that may say nothing else still says something. */
 const SUPPRESSING_BIAS = -1e9;
@@ -35,6 +35,8 @@ export interface TextPlan {
   readonly echo: boolean;
   /** Whether the echoed prompt comes with log-probabilities, which the engine reports before the first token. */
   readonly echoScored: boolean;
+  readonly continues: boolean;
+  readonly reasoning: ReasoningStart | undefined;
 }
 
 /** Throws invalid_request or context_length_exceeded with the numbers that matter. */
@@ -80,8 +82,9 @@ export function planText(model: ServedModel, request: TextRequest): TextPlan {
       });
     }
   }
-  const { stop, echo } = request;
-  return { model, choices, stop, logprobs, echo, echoScored: echo && request.logprobs >= 0 };
+  const { stop, echo, continues = false, reasoning } = request;
+  const echoScored = echo && request.logprobs >= 0;
+  return { model, choices, stop, logprobs, echo, echoScored, continues, reasoning };
 }
 
 function checkChoiceCount(request: TextRequest): void {

@@ -1,6 +1,7 @@
 /** The one native text request that every dialect maps to, and the events that come back. Knows no wire shape. */
 
 import type { DryParameters, FinishReason, Priority, Usage } from "../../engine/messages.ts";
+import type { ReasoningFormat } from "../../text/reasoning.ts";
 
 export interface TextPrompt {
   readonly tokens: Int32Array;
@@ -26,6 +27,13 @@ export interface SamplingOverrides {
 
 export type DryRequest = Omit<DryParameters, "breakers"> & { readonly breakers: readonly string[] };
 
+/** How to tell an answer's thoughts from what it says. */
+export interface ReasoningStart {
+  readonly format: ReasoningFormat;
+  /** The rendered prompt, which may have opened or closed a thought for the model. */
+  readonly prompt: string;
+}
+
 export interface TextRequest {
   readonly prompts: readonly TextPrompt[];
   /** What the dialect calls the prompt, for error messages. */
@@ -43,6 +51,10 @@ export interface TextRequest {
   readonly logprobs: number;
   /** Reports the prompt's text first and, with `logprobs`, the prompt tokens'. */
   readonly echo: boolean;
+  /** The answer goes on in the middle of the prompt's text, so that a space it begins with belongs to it. */
+  readonly continues?: boolean;
+  /** The answer may hold thoughts; when left out, all of it is content. */
+  readonly reasoning?: ReasoningStart | undefined;
   /** Prompt tokens that were cut away because the request asked for it; none when left out. */
   readonly droppedTokens?: number;
   readonly priority?: Priority | undefined;
@@ -68,9 +80,14 @@ export interface TextToken {
 
 export type TextFinishReason = Exclude<FinishReason, "abort">;
 
+export interface TextUsage extends Usage {
+  /** Of the completion's tokens, those spent on thinking. */
+  readonly reasoningTokens: number;
+}
+
 /**
- * What happens to the choices of a request, in order for each choice: at most one `prompt`, any number of `text`,
- * one `finish`. After all of them comes one `usage`, the last event. Failures are thrown instead.
+ * What happens to the choices of a request, in order for each choice: at most one `prompt`, any number of `reasoning`
+ * and `text`, one `finish`. After all of them comes one `usage`, the last event. Failures are thrown instead.
  */
 export type TextEvent =
   | {
@@ -85,5 +102,12 @@ export type TextEvent =
       readonly text: string;
       readonly tokens: readonly TextToken[];
     }
-  | { readonly type: "finish"; readonly choice: number; readonly reason: TextFinishReason }
-  | { readonly type: "usage"; readonly usage: Usage };
+  | { readonly type: "reasoning"; readonly choice: number; readonly text: string }
+  | {
+      readonly type: "finish";
+      readonly choice: number;
+      readonly reason: TextFinishReason;
+      /** The stop string that ended the choice; null when something else did. */
+      readonly stopString: string | null;
+    }
+  | { readonly type: "usage"; readonly usage: TextUsage };

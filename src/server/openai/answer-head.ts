@@ -1,6 +1,6 @@
 /** What every answer and every chunk of one request have in common. */
 
-import type { Usage } from "../../engine/messages.ts";
+import type { TextUsage } from "../generation/request.ts";
 import { type ServedModel, systemFingerprint } from "../served-model.ts";
 import type { UsageBody } from "./responses.ts";
 
@@ -20,11 +20,12 @@ export function answerHead(prefix: "chatcmpl" | "cmpl", model: ServedModel): Ans
   };
 }
 
-export function usageBody(usage: Usage): UsageBody {
+export function usageBody(usage: TextUsage): UsageBody {
   return {
     prompt_tokens: usage.promptTokens,
     completion_tokens: usage.completionTokens,
     total_tokens: usage.promptTokens + usage.completionTokens,
     prompt_tokens_details: { cached_tokens: usage.cachedTokens },
+    completion_tokens_details: { reasoning_tokens: usage.reasoningTokens },
   };
 }

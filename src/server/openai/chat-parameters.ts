@@ -1,6 +1,7 @@
 /** The fields of POST /v1/chat/completions. */
 
 import { t } from "elysia";
+import { EFFORTS } from "../generation/thinking.ts";
 import { LIMITS } from "../limits.ts";
 import { type BodyOf, bodySchema, expecting, noEffect, optional, refused, supported } from "./parameters.ts";
 import { SHARED_PARAMETERS } from "./sampling-parameters.ts";
@@ -35,9 +36,21 @@ const Message = t.Object(
     tool_calls: optional(t.Array(t.Record(t.String(), t.Unknown())), "an array of tool calls"),
     tool_call_id: optional(t.String(), "a string"),
     reasoning_content: optional(t.String(), "a string"),
+    reasoning: optional(t.String(), "a string, the other name of reasoning_content"),
   },
   { additionalProperties: true, ...expecting("an object with role and content") },
 );
+
+const Effort = t.Union([
+  t.Literal("none"),
+  t.Literal("off"),
+  t.Literal("minimal"),
+  t.Literal("low"),
+  t.Literal("medium"),
+  t.Literal("high"),
+  t.Literal("xhigh"),
+  t.Literal("max"),
+]);
 
 const PLANNED_TOOLS = "tool calling is not built yet";
 
@@ -76,11 +89,11 @@ export const CHAT_PARAMETERS = {
   ),
   enable_thinking: supported(
     optional(t.Boolean(), "true or false"),
-    "The chat template's variable of this name, for models whose template has it.",
+    "Whether the model thinks first, where its chat template lets one choose. Default: the template's.",
   ),
   reasoning_effort: supported(
-    optional(t.String(), "a string"),
-    "The chat template's variable of this name, for models whose template has it.",
+    optional(Effort, `one of ${EFFORTS.join(", ")}`),
+    "How much the model thinks, where its chat template lets one choose; none and off switch thinking off, the others on.",
   ),
   tools: refused(t.Array(t.Unknown(), { maxItems: 0 }), PLANNED_TOOLS),
   tool_choice: refused(t.Union([t.Literal("none"), t.Literal("auto")]), PLANNED_TOOLS),

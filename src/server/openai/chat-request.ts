@@ -2,21 +2,21 @@
 
 import { MistralError } from "../../errors.ts";
 import type { ChatMessage, ChatTemplate } from "../../text/types.ts";
+import { chatPrompt, templateOf } from "../generation/chat-prompt.ts";
 import type { TextRequest } from "../generation/request.ts";
+import { hearsThinking, thinkingVariables } from "../generation/thinking.ts";
 import { truncatePrompts } from "../generation/truncate.ts";
 import type { ServedModel } from "../served-model.ts";
 import type { ChatBody, ChatBodyMessage } from "./chat-parameters.ts";
+import { printable } from "./parameters.ts";
 import { priority, samplingOverrides, stopStrings } from "./sampling-parameters.ts";
 
 export function chatTextRequest(body: ChatBody, model: ServedModel): TextRequest {
-  const template = model.chatTemplate;
-  if (template === undefined) {
-    throw invalid(`The model "${model.id}" has no chat template; use /v1/completions instead.`, "model");
-  }
-  const text = renderPrompt(body, template);
+  const { source } = templateOf(model);
+  const knowsDeveloper = source.includes("developer");
+  const messages = body.messages.map((message, index) => templateMessage(message, index, knowsDeveloper));
   const request: TextRequest = {
-    prompts: [{ tokens: Int32Array.from(model.tokenizer.encode(text, { addSpecialTokens: true })), text }],
-    promptField: "messages",
+    ...chatPrompt(model, { messages, variables: templateVariables(body, source) }),
     n: body.n ?? 1,
     maxTokens: maxTokens(body),
     stop: stopStrings(body),
@@ -30,27 +30,36 @@ export function chatTextRequest(body: ChatBody, model: ServedModel): TextRequest
   return body.truncate_sequence === true ? truncatePrompts(request, model) : request;
 }
 
-/** Variables for the template which it never mentions, and which can therefore do nothing. */
-export function unusedTemplateFields(body: ChatBody, template: ChatTemplate | undefined): readonly string[] {
-  const fields = ["enable_thinking", "reasoning_effort"] as const;
-  return fields
-    .filter((field) => (body[field] ?? null) !== null && template?.source.includes(field) === false)
-    .map((field) => `parameter '${field}' has no effect with this model's chat template`);
+function templateVariables(body: ChatBody, source: string): Readonly<Record<string, unknown>> {
+  const enabled = body.enable_thinking ?? undefined;
+  const effort = body.reasoning_effort ?? undefined;
+  return { ...body.chat_template_kwargs, ...thinkingVariables({ enabled, effort }, source) };
 }
 
-function renderPrompt(body: ChatBody, template: ChatTemplate): string {
-  const variables: Record<string, unknown> = { ...body.chat_template_kwargs };
-  if ((body.enable_thinking ?? null) !== null) variables.enable_thinking = body.enable_thinking;
-  if ((body.reasoning_effort ?? null) !== null) variables.reasoning_effort = body.reasoning_effort;
-  const knowsDeveloper = template.source.includes("developer");
-  const messages = body.messages.map((message, index) => templateMessage(message, index, knowsDeveloper));
-  return template.render({ messages, addGenerationPrompt: true, variables });
+/** Variables for the template which it never mentions, and which can therefore do nothing. */
+export function unusedTemplateFields(body: ChatBody, template: ChatTemplate | undefined): readonly string[] {
+  if (template === undefined) return [];
+  const { source } = template;
+  const heard = hearsThinking(source);
+  const unused = Object.keys(body.chat_template_kwargs ?? {})
+    .filter((key) => !source.includes(key))
+    .map((key) => `chat_template_kwargs.${printable(key)}`);
+  if ((body.enable_thinking ?? null) !== null && !heard.enabled) unused.push("enable_thinking");
+  if ((body.reasoning_effort ?? null) !== null && !heard.effort) unused.push("reasoning_effort");
+  return unused.map((field) => `parameter '${field}' has no effect with this model's chat template`);
 }
 
 /** A message as templates expect it: the content one string, and no role that this template has never heard of. */
 function templateMessage(message: ChatBodyMessage, index: number, knowsDeveloper: boolean): ChatMessage {
   const role = message.role === "developer" && !knowsDeveloper ? "system" : message.role;
-  return { ...message, role, content: contentText(message, `messages[${index}]`) };
+  const { reasoning, ...fields } = message;
+  const thought = message.reasoning_content ?? reasoning ?? undefined;
+  return {
+    ...fields,
+    ...(thought === undefined ? {} : { reasoning_content: thought }),
+    role,
+    content: contentText(message, `messages[${index}]`),
+  };
 }
 
 function contentText(message: ChatBodyMessage, field: string): string {

@@ -11,9 +11,14 @@ export function chatCompletion(head: AnswerHead, folded: FoldedText, withLogprob
   return {
     ...head,
     object: "chat.completion",
-    choices: folded.choices.map(({ text, tokens, finishReason }, index) => ({
+    choices: folded.choices.map(({ text, reasoning, tokens, finishReason }, index) => ({
       index,
-      message: { role: "assistant", content: text, refusal: null },
+      message: {
+        role: "assistant",
+        content: text,
+        refusal: null,
+        ...(reasoning === "" ? {} : { reasoning_content: reasoning }),
+      },
       logprobs: withLogprobs ? chatLogprobs(tokens) : null,
       finish_reason: finishReason,
     })),
@@ -58,6 +63,14 @@ export async function* chatChunks(
           events += chunk(event.choice, `{"content":${JSON.stringify(event.text)}}`, logprobs, "null");
           break;
         }
+        case "reasoning":
+          events += chunk(
+            event.choice,
+            `{"reasoning_content":${JSON.stringify(event.text)}}`,
+            "null",
+            "null",
+          );
+          break;
         case "finish":
           events += chunk(event.choice, "{}", "null", `"${event.reason}"`);
           break;

@@ -30,6 +30,7 @@ export function completionTextRequest(body: CompletionBody, model: ServedModel):
     sampling: samplingOverrides(body),
     logprobs: body.logprobs ?? -1,
     echo,
+    continues: true,
     priority: priority(body),
     cacheSalt: body.cache_salt ?? undefined,
   };

@@ -43,6 +43,8 @@ export async function* completionChunks(
         case "text":
           events += chunk(event.choice, event.text, event.tokens, "null");
           break;
+        case "reasoning":
+          break; // completions do not tell thoughts apart
         case "finish":
           events += chunk(event.choice, "", [], `"${event.reason}"`);
           break;

@@ -85,6 +85,6 @@ export function ignoredFields(
 }
 
 /** Header-safe and short, whatever a client made up. */
-function printable(field: string): string {
+export function printable(field: string): string {
   return field.replace(/[^\x20-\x7e]/g, "?").slice(0, 64);
 }

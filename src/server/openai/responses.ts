@@ -12,6 +12,8 @@ export const UsageBody = t.Object({
   completion_tokens: t.Integer(),
   total_tokens: t.Integer(),
   prompt_tokens_details: t.Object({ cached_tokens: t.Integer() }),
+  /** Tokens spent on thinking are completion tokens too. */
+  completion_tokens_details: t.Object({ reasoning_tokens: t.Integer() }),
 });
 export type UsageBody = typeof UsageBody.static;
 
@@ -43,7 +45,13 @@ export const ChatCompletion = t.Object({
   choices: t.Array(
     t.Object({
       index: t.Integer(),
-      message: t.Object({ role: t.Literal("assistant"), content: t.String(), refusal: t.Null() }),
+      message: t.Object({
+        role: t.Literal("assistant"),
+        content: t.String(),
+        refusal: t.Null(),
+        /** What the model thought before it answered, when it did. */
+        reasoning_content: t.Optional(t.String()),
+      }),
       logprobs: nullable(ChatLogprobs),
       finish_reason: FinishReason,
     }),
@@ -62,6 +70,7 @@ export const ChatCompletionChunk = t.Object({
         role: t.Optional(t.Literal("assistant")),
         content: t.Optional(t.String()),
         refusal: t.Optional(t.Null()),
+        reasoning_content: t.Optional(t.String()),
       }),
       logprobs: nullable(ChatLogprobs),
       finish_reason: nullable(FinishReason),
