@@ -9,6 +9,7 @@ import { type Failure, failureOf, HttpFailure } from "./failure.ts";
 import { healthRoutes } from "./health.ts";
 import { Lifecycle } from "./lifecycle.ts";
 import { allowedMethods, type RouteShape } from "./methods.ts";
+import { metricsRoutes } from "./metrics.ts";
 import type { ModelRegistry } from "./model-registry.ts";
 import { errorResponse } from "./openai/errors.ts";
 import { openaiRoutes } from "./openai/routes.ts";
@@ -66,6 +67,7 @@ export function createApp(options: AppOptions) {
       context.records.answered(request);
     })
     .use(healthRoutes(context))
+    .use(metricsRoutes(context))
     .use(openaiRoutes(context));
   routes = app.routes;
   return app;

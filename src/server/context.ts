@@ -5,6 +5,7 @@ import type { KeyRing } from "./api-keys.ts";
 import { CorsPolicy } from "./cors.ts";
 import type { Lifecycle } from "./lifecycle.ts";
 import { LIMITS } from "./limits.ts";
+import { Metrics } from "./metrics.ts";
 import type { ModelRegistry } from "./model-registry.ts";
 import { RequestRecords } from "./request-record.ts";
 
@@ -27,12 +28,16 @@ export interface ServerSettings {
   readonly accessLog?: AccessLogSettings;
   /** Whether answers carry `x-request-id`; they do by default. */
   readonly requestIdHeader?: boolean;
+  /** Whether /metrics answers; it does by default. */
+  readonly metrics?: boolean;
 }
 
 export interface ServerContext {
   readonly models: ModelRegistry;
   readonly lifecycle: Lifecycle;
   readonly records: RequestRecords;
+  /** Undefined where they are switched off. */
+  readonly metrics: Metrics | undefined;
   readonly keepAliveIntervalMs: number;
   readonly streamBacklogBytes: number;
   readonly strict: boolean;
@@ -60,6 +65,7 @@ export function createContext(
     models,
     lifecycle,
     records,
+    metrics: settings.metrics === false ? undefined : new Metrics(models),
     keepAliveIntervalMs: settings.keepAliveIntervalMs,
     streamBacklogBytes: settings.streamBacklogBytes ?? LIMITS.streamBacklogBytes,
     strict: settings.strict ?? false,

@@ -25,6 +25,18 @@ export function healthRoutes(context: ServerContext) {
   return new Elysia({ name: "health", normalize: false })
     .get("/health", () => healthOf(context), { response: Health })
     .get(
+      "/ready",
+      ({ set }) => {
+        const health = healthOf(context);
+        if (health.status !== "ok") {
+          set.status = 503;
+          set.headers["retry-after"] = "1";
+        }
+        return health;
+      },
+      { response: { 200: Health, 503: Health } },
+    )
+    .get(
       "/",
       () => ({
         name: packageJson.name,
@@ -35,7 +47,7 @@ export function healthRoutes(context: ServerContext) {
     );
 }
 
-/** Always answered with 200: the process lives. The body tells whether it is of use. */
+/** /health answers it with 200: the process lives. /ready answers 503 unless every engine takes requests. */
 function healthOf({ models, lifecycle }: ServerContext): typeof Health.static {
   const states = models.list().map(({ id, engine }) => {
     const { running, waiting } = engine.statistics();
