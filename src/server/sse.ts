@@ -9,10 +9,12 @@ import type { RequestScope } from "./lifecycle.ts";
 export interface EventStreamOptions {
   /** Closed when the stream is; aborted when its client goes away or falls behind. */
   readonly scope: RequestScope;
-  /** Complete events, made with `dataEvent`; several may be joined in one string. */
+  /** Complete events, made with the functions below; several may be joined in one string. */
   readonly source: AsyncIterable<string>;
-  /** Silence in milliseconds after which a comment is sent. */
+  /** Silence in milliseconds after which `keepAlive` is sent. */
   readonly keepAliveIntervalMs: number;
+  /** What fills silence; a comment when left out. */
+  readonly keepAlive?: string;
   /** Unread bytes after which the client counts as gone. */
   readonly backlogBytes: number;
   /** The events that tell of a failure; the stream ends after them. */
@@ -25,10 +27,17 @@ export function dataEvent(json: string): string {
   return `data: ${json}\n\n`;
 }
 
+/** The same with a name, by which clients tell events apart. */
+export function namedEvent(name: string, json: string): string {
+  return `event: ${name}\ndata: ${json}\n\n`;
+}
+
 export const DONE_EVENT = dataEvent("[DONE]");
 
+/** Fills silence for clients that only have to know that the connection lives. */
+const KEEP_ALIVE_COMMENT = ": keep-alive\n\n";
+
 const OPENING = ":\n\n";
-const KEEP_ALIVE = ": keep-alive\n\n";
 const HEADERS = {
   "content-type": "text/event-stream; charset=utf-8",
   "cache-control": "no-cache, no-transform",
@@ -94,13 +103,13 @@ class EventStreamWriter {
 
   #scheduleKeepAlive(delayMs: number): void {
     this.#timer = setTimeout(() => {
-      const { keepAliveIntervalMs } = this.#options;
+      const { keepAliveIntervalMs, keepAlive = KEEP_ALIVE_COMMENT } = this.#options;
       const silentMs = performance.now() - this.#lastWriteMs;
       if (silentMs + 1 < keepAliveIntervalMs) {
         this.#scheduleKeepAlive(keepAliveIntervalMs - silentMs);
         return;
       }
-      this.#write(KEEP_ALIVE);
+      this.#write(keepAlive);
       if (this.#controller !== undefined) this.#scheduleKeepAlive(keepAliveIntervalMs);
     }, delayMs);
   }

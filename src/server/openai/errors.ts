@@ -2,6 +2,7 @@
 
 import { t } from "elysia";
 import type { Failure } from "../failure.ts";
+import { dataEvent } from "../sse.ts";
 
 export const ErrorBody = t.Object({
   error: t.Object({
@@ -33,6 +34,11 @@ export const ERROR_RESPONSES = {
 export function errorBody(failure: Failure): ErrorBody {
   const { message, status, parameter, code } = failure;
   return { error: { message, type: errorType(status), param: parameter, code } };
+}
+
+/** The event that ends a stream which failed. */
+export function errorEvent(failure: Failure): string {
+  return dataEvent(JSON.stringify(errorBody(failure)));
 }
 
 export function errorResponse(failure: Failure): Response {

@@ -1,12 +1,12 @@
 /** OpenAI's routes: each body checked against its table, mapped to the native request, and the answer mapped back. */
 
 import { Elysia } from "elysia";
+import { answerStream, answerWhole, type Exchange, warningHeaders } from "../answer.ts";
 import { readJsonBody } from "../body.ts";
 import type { ServerContext } from "../context.ts";
-import { bestAnswers } from "../generation/fold.ts";
+import { bestAnswers, foldText } from "../generation/fold.ts";
 import { truncationWarnings } from "../generation/truncate.ts";
 import type { ServedModel } from "../served-model.ts";
-import { answerStream, answerWhole, type Exchange, warningHeaders } from "./answer.ts";
 import { answerHead } from "./answer-head.ts";
 import { CHAT_PARAMETERS, ChatBody } from "./chat-parameters.ts";
 import { chatTextRequest, unusedTemplateFields } from "./chat-request.ts";
@@ -14,7 +14,7 @@ import { chatChunks, chatCompletion } from "./chat-response.ts";
 import { COMPLETION_PARAMETERS, CompletionBody } from "./completion-parameters.ts";
 import { completionTextRequest } from "./completion-request.ts";
 import { completion, completionChunks } from "./completion-response.ts";
-import { ERROR_RESPONSES } from "./errors.ts";
+import { ERROR_RESPONSES, errorEvent } from "./errors.ts";
 import { ignoredFields } from "./parameters.ts";
 import { ChatCompletion, Completion, Model, ModelList } from "./responses.ts";
 import { streamChoice } from "./sampling-parameters.ts";
@@ -43,12 +43,15 @@ export function openaiRoutes(context: ServerContext) {
           const exchange: Exchange = { context, request, server, model, text, warnings };
           const head = answerHead("chatcmpl", model);
           if (stream) {
-            return answerStream(exchange, (events, choiceCount) =>
-              chatChunks(head, events, { choiceCount, includeUsage }),
-            );
+            return answerStream(exchange, {
+              encode: (events, choiceCount) => chatChunks(head, events, { choiceCount, includeUsage }),
+              failure: errorEvent,
+            });
           }
           Object.assign(set.headers, warningHeaders(warnings));
-          return answerWhole(exchange, (folded) => chatCompletion(head, folded, text.logprobs >= 0));
+          return answerWhole(exchange, async (events, choiceCount) =>
+            chatCompletion(head, await foldText(events, choiceCount), text.logprobs >= 0),
+          );
         },
         { parse, body: ChatBody, response: { 200: ChatCompletion, ...ERROR_RESPONSES } },
       )
@@ -62,12 +65,17 @@ export function openaiRoutes(context: ServerContext) {
           const warnings = [...warn(path, ignored), ...truncationWarnings(text)];
           const exchange: Exchange = { context, request, server, model, text, warnings };
           const head = answerHead("cmpl", model);
-          if (stream)
-            return answerStream(exchange, (events) => completionChunks(head, events, { includeUsage }));
+          if (stream) {
+            return answerStream(exchange, {
+              encode: (events) => completionChunks(head, events, { includeUsage }),
+              failure: errorEvent,
+            });
+          }
           Object.assign(set.headers, warningHeaders(warnings));
-          return answerWhole(exchange, (folded) =>
-            completion(head, bestAnswers(folded, text.n, text.bestOf ?? text.n), text.logprobs >= 0),
-          );
+          return answerWhole(exchange, async (events, choiceCount) => {
+            const best = bestAnswers(await foldText(events, choiceCount), text.n, text.bestOf ?? text.n);
+            return completion(head, best, text.logprobs >= 0);
+          });
         },
         { parse, body: CompletionBody, response: { 200: Completion, ...ERROR_RESPONSES } },
       )

@@ -1,20 +1,18 @@
 /**
- * The course of a text request that both endpoints share: find the model, plan, run, and answer either with a stream
- * or with its fold. What differs is given as functions.
+ * The course of a text request, the same for every endpoint and dialect: plan, run, and answer either with a stream or
+ * with its fold. What differs is given as functions.
  */
 
 import type { Server } from "bun";
-import type { ServerContext } from "../context.ts";
-import { failureOf } from "../failure.ts";
-import { admit } from "../generation/admission.ts";
-import { type FoldedText, foldText } from "../generation/fold.ts";
-import { generateText } from "../generation/generate.ts";
-import { planText } from "../generation/plan.ts";
-import type { TextEvent, TextRequest } from "../generation/request.ts";
-import { LIMITS } from "../limits.ts";
-import { requireReady, type ServedModel } from "../served-model.ts";
-import { dataEvent, eventStream } from "../sse.ts";
-import { errorBody } from "./errors.ts";
+import type { ServerContext } from "./context.ts";
+import { type Failure, failureOf } from "./failure.ts";
+import { admit } from "./generation/admission.ts";
+import { generateText } from "./generation/generate.ts";
+import { planText } from "./generation/plan.ts";
+import type { TextEvent, TextRequest } from "./generation/request.ts";
+import { LIMITS } from "./limits.ts";
+import { requireReady, type ServedModel } from "./served-model.ts";
+import { eventStream } from "./sse.ts";
 
 export interface Exchange {
   readonly context: ServerContext;
@@ -27,10 +25,12 @@ export interface Exchange {
   readonly warnings: readonly string[];
 }
 
+type TextEvents = AsyncIterable<readonly TextEvent[]>;
+
 /** The whole answer at once; a client that leaves ends the work. */
 export async function answerWhole<Body>(
   exchange: Exchange,
-  body: (folded: FoldedText) => Body,
+  fold: (events: TextEvents, choiceCount: number) => Promise<Body>,
 ): Promise<Body> {
   const { context, request, server, model, text } = exchange;
   requireReady(model);
@@ -39,20 +39,26 @@ export async function answerWhole<Body>(
   server?.timeout(request, 0);
   try {
     const events = context.records.observe(request, generateText(plan, scope.signal));
-    return body(await foldText(events, plan.choices.length));
+    return await fold(events, plan.choices.length);
   } finally {
     scope.close();
   }
+}
+
+/** How a dialect writes a stream. */
+export interface StreamEncoding {
+  readonly encode: (events: TextEvents, choiceCount: number) => AsyncIterable<string>;
+  /** The event that tells of a failure. */
+  readonly failure: (failure: Failure) => string;
+  /** What fills silence; a comment when left out. */
+  readonly keepAlive?: string;
 }
 
 /**
  * The answer as a stream. What can be refused is refused before it begins, with its status; what fails later is told
  * in an error event, after which the stream ends without its closing mark.
  */
-export async function answerStream(
-  exchange: Exchange,
-  encode: (events: AsyncIterable<readonly TextEvent[]>, choiceCount: number) => AsyncIterable<string>,
-): Promise<Response> {
+export async function answerStream(exchange: Exchange, encoding: StreamEncoding): Promise<Response> {
   const { context, request, server, model, text } = exchange;
   requireReady(model);
   const plan = planText(model, text);
@@ -63,13 +69,14 @@ export async function answerStream(
     const events = await admit(source, LIMITS.admissionMs);
     return eventStream({
       scope,
-      source: encode(events, plan.choices.length),
+      source: encoding.encode(events, plan.choices.length),
+      ...(encoding.keepAlive === undefined ? {} : { keepAlive: encoding.keepAlive }),
       keepAliveIntervalMs: context.keepAliveIntervalMs,
       backlogBytes: context.streamBacklogBytes,
       failureEvents: (error) => {
         const failure = failureOf(error);
         if (failure.unexpected) context.logError("a stream failed", error);
-        return dataEvent(JSON.stringify(errorBody(failure)));
+        return encoding.failure(failure);
       },
       headers: warningHeaders(exchange.warnings),
     });
