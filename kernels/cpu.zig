@@ -13,7 +13,7 @@ const pool = @import("cpu/pool.zig");
 const Status = status.Status;
 const allocator = std.heap.c_allocator;
 
-pub const abi_version = 1;
+pub const abi_version = 2;
 
 /// Fixed-width fields only; `size` lets either side grow the struct.
 const Info = extern struct {
@@ -133,6 +133,9 @@ fn slice(buffer: *const Buffer, offset: u64, bytes: u64) status.Error![]u8 {
     return buffer.memory[offset..end];
 }
 
+/// Bit of the flags of `mistral_program_create`: keep a copy of the quantised weights that is re-laid for speed.
+const flag_repack: u32 = 1;
+
 /// Validates and lowers an encoded program (`src/graph/encode.ts`). `buffers` holds `buffer_count` handles.
 export fn mistral_program_create(
     device: *Device,
@@ -140,9 +143,12 @@ export fn mistral_program_create(
     word_count: u64,
     buffers: [*]const *Buffer,
     buffer_count: u64,
+    flags: u32,
     out: *?*Executor,
 ) i32 {
-    out.* = Executor.create(&device.pool, words[0..word_count], buffers[0..buffer_count]) catch |failure| return report(failure);
+    if (flags & ~flag_repack != 0)
+        return report(status.fail(error.InvalidArgument, "unknown program flags 0x{x}", .{flags}));
+    out.* = Executor.create(&device.pool, words[0..word_count], buffers[0..buffer_count], flags & flag_repack != 0) catch |failure| return report(failure);
     return ok;
 }
 

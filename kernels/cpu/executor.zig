@@ -13,6 +13,7 @@ const lower = @import("lower.zig");
 const matmul = @import("matmul.zig");
 const memory = @import("memory.zig");
 const sample = @import("sample.zig");
+const Packing = @import("packing.zig").Packing;
 const Pool = @import("pool.zig").Pool;
 
 const Body = lower.Body;
@@ -60,6 +61,8 @@ pub const Executor = struct {
     /// Next unit of every stage.
     counters: []std.atomic.Value(u32),
     workspace: memory.Buffer,
+    /// Weights re-laid for speed.
+    panels: ?memory.Buffer,
     scratch: []align(64) u8,
     scratch_bytes_per_thread: usize,
     workspace_bytes: u64,
@@ -68,8 +71,9 @@ pub const Executor = struct {
     failed: std.atomic.Value(bool) = .init(false),
     failure: Failure = undefined,
 
-    /// Lowers an encoded program. The buffers must outlive the executor.
-    pub fn create(pool: *Pool, words: []const u32, buffers: []const *memory.Buffer) status.Error!*Executor {
+    /// Lowers an encoded program. The buffers must outlive the executor. With `repack`, block-quantised weights
+    /// are copied into panels and the pages of the originals are given back to the system.
+    pub fn create(pool: *Pool, words: []const u32, buffers: []const *memory.Buffer, repack: bool) status.Error!*Executor {
         var arena = std.heap.ArenaAllocator.init(std.heap.c_allocator);
         errdefer arena.deinit();
         const allocator = arena.allocator();
@@ -96,6 +100,8 @@ pub const Executor = struct {
             try appendStages(allocator, &stages, body, @intCast(index), leading.*);
         }
         setBarriers(stages.items, bodies);
+        var panels: ?memory.Buffer = if (repack) try Packing.run(pool, bodies, buffers) else null;
+        errdefer if (panels) |*buffer| buffer.free();
         const counters = try allocator.alloc(std.atomic.Value(u32), stages.items.len);
 
         const executor = try allocator.create(Executor);
@@ -108,9 +114,10 @@ pub const Executor = struct {
             .stages = stages.items,
             .counters = counters,
             .workspace = workspace,
+            .panels = panels,
             .scratch = scratch,
             .scratch_bytes_per_thread = per_thread,
-            .workspace_bytes = needs.workspace_bytes + per_thread * pool.count,
+            .workspace_bytes = needs.workspace_bytes + per_thread * pool.count + if (panels) |buffer| buffer.bytes else 0,
         };
         executor.arena = arena;
         return executor;
@@ -118,6 +125,7 @@ pub const Executor = struct {
 
     pub fn free(executor: *Executor) void {
         executor.workspace.free();
+        if (executor.panels) |*panels| panels.free();
         // The executor lies in its own arena: take it out before the memory goes.
         var arena = executor.arena;
         arena.deinit();
@@ -182,10 +190,7 @@ pub const Executor = struct {
 
     fn runRows(executor: *Executor, stage: *const Stage, body: *Body, begin: usize, end: usize, scratch: []align(64) u8) void {
         switch (body.*) {
-            .matmul => |*a| for (begin..end) |token| {
-                const padded = matmul.paddedK(a.k);
-                matmul.quantizeRow(a.x + token * a.x_stride, a.k, a.quantized + token * matmul.quantizedBytes(a.k), a.scales + token * padded / 32);
-            },
+            .matmul => |*a| for (begin..end) |token| a.x_blocks.quantize(token, a.x + token * a.x_stride, a.k),
             .gather_rows => |*a| a.rows.run(begin, end, a.x_leading.at(&executor.dims)) catch |failure| executor.fail(stage.op, failure),
             .sample => |*a| for (begin..end) |row| switch (sample.sampleRow(a, row, scratch)) {
                 .ok => {},

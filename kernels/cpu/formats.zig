@@ -205,6 +205,15 @@ inline fn subScales(p: [*]const u8) SubScales {
     };
 }
 
+/// Scale and minimum `index` of the same twelve bytes, as integers.
+pub fn subScale(p: [*]const u8, index: usize) struct { scale: u8, min: u8 } {
+    if (index < 4) return .{ .scale = p[index] & 63, .min = p[index + 4] & 63 };
+    return .{
+        .scale = (p[index + 4] & 15) | (p[index - 4] >> 6) << 4,
+        .min = (p[index + 4] >> 4) | (p[index] >> 6) << 4,
+    };
+}
+
 /// d, dmin, scales[12], qs[128].
 inline fn unpackQ4K(p: [*]const u8, out: *[4]Group) void {
     const s = subScales(p);

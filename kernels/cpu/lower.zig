@@ -5,8 +5,10 @@ const std = @import("std");
 const ops = @import("../abi/ops.gen.zig");
 const status = @import("../abi/status.zig");
 const program_module = @import("../abi/program.zig");
+const activations = @import("activations.zig");
 const attention = @import("attention.zig");
 const matmul_module = @import("matmul.zig");
+const matmul_blocks = @import("matmul_blocks.zig");
 const memory = @import("memory.zig");
 const rows = @import("rows.zig");
 const sample_module = @import("sample.zig");
@@ -84,8 +86,8 @@ fn needsOf(program: *const Program, op: *const Op) Needs {
             const tokens: u64 = x.leadingAt(program.dims);
             const k = x.shape[1];
             return .{
-                .workspace_bytes = scalesOffset(tokens * matmul_module.quantizedBytes(k)) + tokens * matmul_module.paddedK(k) / 32 * 4,
-                .scratch_bytes = matmul_module.scratchBytes(k),
+                .workspace_bytes = activations.recordCount(tokens, k) * @sizeOf(activations.Record),
+                .scratch_bytes = matmul_blocks.scratchBytes(k),
             };
         },
         .paged_attention => {
@@ -110,11 +112,6 @@ fn attentionWorkspaceFloats(program: *const Program, op: *const Op) usize {
     const tables = program.operand(op, ops.paged_attention.operand.block_tables).?;
     const context_max = @as(usize, tables.shape[1]) * k.shape[2];
     return attention.workspaceFloats(q.leadingAt(program.dims), tables.leadingAt(program.dims), q.shape[1], q.shape[2], context_max);
-}
-
-/// The scales of quantised activations lie behind them.
-fn scalesOffset(quantized_bytes: u64) u64 {
-    return std.mem.alignForward(u64, quantized_bytes, 64);
 }
 
 /// The leading dimension that an op's row stages split.
@@ -152,7 +149,10 @@ pub fn lower(program: *const Program, op: *const Op, buffers: []const *memory.Bu
 /// Sets what changes from step to step, and checks the inputs that are checked as a whole.
 pub fn prepare(body: *Body, leading: Leading, dims: []const u32) InputError!void {
     switch (body.*) {
-        .matmul => |*a| a.tokens = leading.at(dims),
+        .matmul => |*a| {
+            a.tokens = leading.at(dims);
+            a.x_blocks.tokens = a.tokens;
+        },
         .paged_attention => |*a| {
             a.arguments.sequences = a.sequences.at(dims);
             if (attention.validate(&a.arguments, leading.at(dims), a.block_count)) |fault| return switch (fault) {
@@ -226,7 +226,6 @@ const Lowering = struct {
         const x = l.view(o.x);
         const residual = l.maybeView(o.residual);
         const k = l.tensor(o.x).shape[1];
-        const quantized_bytes = @as(u64, l.tensor(o.x).leadingAt(l.program.dims)) * matmul_module.quantizedBytes(k);
         var a: matmul_module.Arguments = .{
             .out = out.data,
             .out_stride = out.stride,
@@ -238,8 +237,11 @@ const Lowering = struct {
             .k = k,
             .segments = undefined,
             .segment_count = 0,
-            .quantized = @ptrCast(l.workspace),
-            .scales = @ptrCast(@alignCast(l.workspace + scalesOffset(quantized_bytes))),
+            .x_blocks = .{
+                .records = @ptrCast(@alignCast(l.workspace)),
+                .tokens = 0,
+                .blocks = activations.blockCount(k),
+            },
         };
         var column: usize = 0;
         inline for (.{ o.weight0, o.weight1, o.weight2 }, .{ o.bias0, o.bias1, o.bias2 }) |weight_index, bias_index| {

@@ -48,6 +48,12 @@ pub const Buffer = struct {
         if (buffer.mapping) |pages| _ = std.c.munmap(@ptrCast(@alignCast(pages.ptr)), pages.len);
     }
 
+    /// Gives the resident pages of a file view back; they are read again from the file when they are touched.
+    pub fn dropPages(buffer: *const Buffer) void {
+        const pages = buffer.mapping orelse return;
+        if (!buffer.writable) _ = std.c.madvise(@ptrCast(pages.ptr), pages.len, std.c.MADV.DONTNEED);
+    }
+
     fn fromPages(pages: *anyopaque, length: usize, lead: u64, bytes: u64, writable: bool) Buffer {
         const start: [*]align(std.heap.page_size_min) u8 = @ptrCast(@alignCast(pages));
         return .{ .memory = start + lead, .bytes = bytes, .writable = writable, .mapping = start[0..length] };

@@ -73,6 +73,7 @@ pub const dot_unsigned_max = if (has_vnni) 255 else 127;
 
 /// `accumulator[lane] + sum over the lane's four bytes of u * s`; u at most `dot_unsigned_max`.
 pub inline fn dot(accumulator: I32, u: U8, s: I8) I32 {
+    @setEvalBranchQuota(100_000);
     if (has_vnni) {
         return asm ("vpdpbusd %[s], %[u], %[acc]"
             : [acc] "=v" (-> I32),
@@ -148,13 +149,17 @@ inline fn sdot(accumulator: I32, a: I8, b: I8) I32 {
 inline fn dotWide(accumulator: I32, a: @Vector(64, i16), b: I8) I32 {
     const products: @Vector(64, i32) = @as(@Vector(64, i32), a) * @as(@Vector(64, i32), @as(@Vector(64, i16), b));
     var result = accumulator;
-    inline for (0..4) |byte| {
-        const mask = comptime blk: {
+    inline for (0..4) |byte| result += @shuffle(i32, products, undefined, StrideMask(byte).mask);
+    return result;
+}
+
+/// One byte's place in each lane.
+fn StrideMask(comptime byte: comptime_int) type {
+    return struct {
+        const mask = blk: {
             var m: [16]i32 = undefined;
             for (0..16) |lane| m[lane] = lane * 4 + byte;
             break :blk m;
         };
-        result += @shuffle(i32, products, undefined, mask);
-    }
-    return result;
+    };
 }

@@ -23,7 +23,10 @@ const SYMBOLS = {
   mistral_buffer_free: { args: [u64_fast], returns: i32 },
   mistral_buffer_write: { args: [u64_fast, u64_fast, pointer, u64_fast], returns: i32 },
   mistral_buffer_read: { args: [u64_fast, u64_fast, pointer, u64_fast], returns: i32 },
-  mistral_program_create: { args: [u64_fast, pointer, u64_fast, pointer, u64_fast, pointer], returns: i32 },
+  mistral_program_create: {
+    args: [u64_fast, pointer, u64_fast, pointer, u64_fast, u32, pointer],
+    returns: i32,
+  },
   mistral_program_run: { args: [u64_fast, pointer, u64_fast], returns: i32 },
   mistral_program_workspace_bytes: { args: [u64_fast], returns: u64_fast },
   mistral_program_free: { args: [u64_fast], returns: i32 },
@@ -38,7 +41,7 @@ export interface KernelLibrary {
   readonly threadsMax: number;
 }
 
-const ABI_VERSION = 1;
+const ABI_VERSION = 2;
 const INFO_BYTES = 64;
 const ERROR_TEXT_BYTES = 1024;
 

@@ -6,9 +6,10 @@ import type { RunnerOptions } from "../engine/runner-module.ts";
 
 const BYTES_PER_MB = 2 ** 20;
 
-/** Plain data, since an engine process gets it as a message; the instruction set is for the model loader. */
+/** Plain data, since an engine process gets it as a message; what is added is for the model loader. */
 export interface LoaderOptions extends RunnerOptions {
   readonly instructionSet?: string;
+  readonly repack?: "auto" | "on" | "off";
 }
 
 export function runnerOptions(settings: Settings, checkpointPath: string): LoaderOptions {
@@ -22,6 +23,7 @@ export function runnerOptions(settings: Settings, checkpointPath: string): Loade
     blockSize: settings.cacheBlockSize,
     kvCacheType: settings.cacheType === "auto" ? "f16" : settings.cacheType,
     mmap: !settings.noMmap,
+    repack: settings.repack,
     ...(cacheContextLength === undefined ? {} : { contextLengthMax: cacheContextLength }),
     ...(cacheMemoryMb === undefined ? {} : { kvMemoryBytes: cacheMemoryMb * BYTES_PER_MB }),
     ...(instructionSet === undefined ? {} : { instructionSet }),

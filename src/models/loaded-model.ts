@@ -29,6 +29,8 @@ export interface ModelInfo {
   readonly activationBytes: number;
   /** Bytes that the kernels need besides. */
   readonly workspaceBytes: number;
+  /** Whether the program works on a re-laid copy of the quantised weights; it is part of `workspaceBytes`. */
+  readonly repacked: boolean;
   /** Seconds to map or read the weight files. */
   readonly mapSeconds: number;
   /** Seconds of the whole load, `mapSeconds` included. */

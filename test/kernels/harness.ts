@@ -16,18 +16,33 @@ import { denseBytes, leadingOf, rowElements, type Shape, type Tensor } from "../
 export type Data = Uint8Array | Int32Array | Float32Array;
 
 export interface LevelDevices {
-  readonly level: InstructionSet;
+  readonly level: InstructionSet | `${InstructionSet} repacked`;
   /** With one thread and with two. */
   readonly devices: readonly [Device, Device];
 }
 
-export const LEVELS: readonly LevelDevices[] = availableLevels().map((level) => ({
-  level,
-  devices: [
+function openLevel(level: InstructionSet): [Device, Device] {
+  return [
     Device.open({ threads: 1, instructionSet: level }),
     Device.open({ threads: 2, instructionSet: level }),
-  ],
+  ];
+}
+
+export const LEVELS: readonly LevelDevices[] = availableLevels().map((level) => ({
+  level,
+  devices: openLevel(level),
 }));
+
+const REPACKED_LEVELS: readonly LevelDevices[] = availableLevels().map((level) => ({
+  level: `${level} repacked`,
+  devices: openLevel(level),
+}));
+
+/** Devices whose programs re-lay their quantised weights. */
+const repacking = new Set(REPACKED_LEVELS.flatMap(({ devices }) => devices));
+
+/** What matrix products run on: every level, with weights where they lie and re-laid. */
+export const PRODUCT_LEVELS: readonly LevelDevices[] = [...LEVELS, ...REPACKED_LEVELS];
 
 const CANARY_BYTES = 256;
 const CANARY = 0xa5;
@@ -152,8 +167,12 @@ export class Recording {
   }
 
   /** Runs on every level; the outputs must not depend on the number of threads. One outcome per level. */
-  runEverywhere(dims: readonly number[], outputs: readonly Tensor[]): { level: string; outcome: Outcome }[] {
-    return LEVELS.map(({ level, devices }) => {
+  runEverywhere(
+    dims: readonly number[],
+    outputs: readonly Tensor[],
+    levels: readonly LevelDevices[] = LEVELS,
+  ): { level: string; outcome: Outcome }[] {
+    return levels.map(({ level, devices }) => {
       const [one, two] = devices.map((device) => this.run(device, dims)) as [Outcome, Outcome];
       for (const tensor of outputs) expectSameBits(two.bytes(tensor), one.bytes(tensor), `${level} threads`);
       return { level, outcome: one };
@@ -195,7 +214,7 @@ function failureOf(action: () => void): Error | undefined {
 }
 
 function createAndRun(device: Device, words: Uint32Array, buffers: Buffer[], dims: readonly number[]): void {
-  const program = device.createProgram(words, buffers);
+  const program = device.createProgram(words, buffers, { repack: repacking.has(device) });
   const failure = failureOf(() => program.run(dims));
   program.free();
   if (failure !== undefined) throw failure;

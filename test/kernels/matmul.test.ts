@@ -4,7 +4,7 @@ import { describe, expect, test } from "bun:test";
 import { DTYPES } from "../../src/backend/dtype.ts";
 import { matmul } from "../../src/graph/record.ts";
 import type { Tensor } from "../../src/graph/tensor.ts";
-import { expectClose, expectSameBits, LEVELS, Recording } from "./harness.ts";
+import { expectClose, expectSameBits, LEVELS, PRODUCT_LEVELS, Recording } from "./harness.ts";
 import { Random, randomWeights, WEIGHT_DTYPES, type WeightDtype } from "./random.ts";
 import { dequantize } from "./reference/dequantize.ts";
 import { multiply, productBounds, quantizeActivations } from "./reference/matmul.ts";
@@ -109,7 +109,7 @@ function build(random: Random, { dtypes, k, heights, tokens, bias, residual }: C
 
 function expectCorrect(random: Random, options: CaseOptions): void {
   const { recording, out, expected, loose, bounds } = build(random, options);
-  for (const { level, outcome } of recording.runEverywhere([options.tokens], [out])) {
+  for (const { level, outcome } of recording.runEverywhere([options.tokens], [out], PRODUCT_LEVELS)) {
     const what = `${level} ${options.dtypes} k ${options.k} heights ${options.heights} tokens ${options.tokens}`;
     expectClose(outcome.f32(out), expected, (i) => EXACT * bounds[i]!, what);
     expectClose(outcome.f32(out), loose, (i) => LOOSE * bounds[i]!, `${what}, unquantised`);
@@ -171,7 +171,7 @@ describe("fused", () => {
     );
     const expected = multiply(quantizeActivations(columns, 96), dequantize("q8_0", bytes), 96);
     const bounds = productBounds(Float64Array.from(columns), dequantize("q8_0", bytes), 96);
-    for (const { level, outcome } of recording.runEverywhere([5], [out]))
+    for (const { level, outcome } of recording.runEverywhere([5], [out], PRODUCT_LEVELS))
       expectClose(outcome.f32(out), expected, (i) => EXACT * bounds[i]!, level);
   });
 });
@@ -188,7 +188,7 @@ describe("a row alone is the row among others, bit for bit", () => {
         heights: [height],
         tokens,
       });
-      for (const { level, devices } of LEVELS) {
+      for (const { level, devices } of PRODUCT_LEVELS) {
         const all = recording.run(devices[1], [tokens]).bytes(out);
         for (const [first, count] of [
           [0, 1],

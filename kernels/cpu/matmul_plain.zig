@@ -1,0 +1,71 @@
+//! Matrix product with f32, f16 and bf16 weights: widened to f32 in registers, no quantisation of x.
+
+const ops = @import("../abi/ops.gen.zig");
+const math = @import("math.zig");
+const matmul = @import("matmul.zig");
+const simd = @import("simd.zig");
+
+const F32 = simd.F32;
+
+/// Register tile: rows x tokens.
+const tile_rows = if (simd.has_avx512) 4 else if (simd.has_avx2 or simd.has_dotprod) 2 else 1;
+const tile_tokens = if (simd.has_avx512) 6 else 2;
+
+/// Rows `first .. end` of a segment, all tokens.
+pub fn run(comptime dtype: ops.DType, a: *const matmul.Arguments, segment: *const matmul.Segment, first: usize, end: usize) void {
+    var row = first;
+    while (row < end) {
+        const rows: usize = if (row + tile_rows <= end) tile_rows else 1;
+        var token: usize = 0;
+        while (token < a.tokens) : (token += tile_tokens) {
+            switch (@min(tile_tokens, a.tokens - token)) {
+                inline 1...tile_tokens => |tokens| if (rows == tile_rows)
+                    tile(dtype, tile_rows, tokens, a, segment, row, token)
+                else
+                    tile(dtype, 1, tokens, a, segment, row, token),
+                else => unreachable,
+            }
+        }
+        row += rows;
+    }
+}
+
+fn tile(comptime dtype: ops.DType, comptime rows: usize, comptime tokens: usize, a: *const matmul.Arguments, segment: *const matmul.Segment, row: usize, token: usize) void {
+    var acc: [rows][tokens]F32 = @splat(@splat(@splat(0)));
+    const element_bytes = if (dtype == .f32) 4 else 2;
+    const whole = a.k - a.k % 16;
+    var done: usize = 0;
+    while (done < whole) : (done += 16) {
+        var weights: [rows]F32 = undefined;
+        inline for (0..rows) |r| weights[r] = widen(dtype, segment.data + (row + r) * segment.row_bytes + done * element_bytes);
+        inline for (0..tokens) |t| {
+            const x: F32 = a.x[(token + t) * a.x_stride + done ..][0..16].*;
+            inline for (0..rows) |r| acc[r][t] = math.mulAdd(weights[r], x, acc[r][t]);
+        }
+    }
+    if (done < a.k) {
+        const rest = a.k - done;
+        inline for (0..rows) |r| {
+            var bytes: [16 * element_bytes]u8 = @splat(0);
+            @memcpy(bytes[0 .. rest * element_bytes], (segment.data + (row + r) * segment.row_bytes + done * element_bytes)[0 .. rest * element_bytes]);
+            const weights = widen(dtype, &bytes);
+            inline for (0..tokens) |t| {
+                var x: [16]f32 = @splat(0);
+                @memcpy(x[0..rest], a.x[(token + t) * a.x_stride + done ..][0..rest]);
+                acc[r][t] = math.mulAdd(weights, x, acc[r][t]);
+            }
+        }
+    }
+    inline for (0..rows) |r| {
+        inline for (0..tokens) |t| matmul.store(a, segment, row + r, token + t, math.sum(acc[r][t]));
+    }
+}
+
+inline fn widen(comptime dtype: ops.DType, p: [*]const u8) F32 {
+    switch (dtype) {
+        .f32 => return @bitCast(p[0..64].*),
+        .f16 => return @floatCast(@as(@Vector(16, f16), @bitCast(p[0..32].*))),
+        .bf16 => return math.widenBrain(@as(@Vector(16, u16), @bitCast(p[0..32].*))),
+        else => comptime unreachable,
+    }
+}

@@ -1,0 +1,115 @@
+//! Writes weight matrices as panels (`packed.zig`) from the blocks of the file format. Runs once, at load.
+
+const std = @import("std");
+const ops = @import("../abi/ops.gen.zig");
+const formats = @import("formats.zig");
+const layouts = @import("packed.zig");
+
+const Layout = layouts.Layout;
+const panel_rows = layouts.panel_rows;
+
+/// One panel: rows `first .. first + 16` of a matrix; rows past `rows` are zero. `source` is the matrix' first
+/// byte, `panel` has `panelBytes` bytes.
+pub fn packPanel(dtype: ops.DType, source: [*]const u8, row_bytes: usize, rows: usize, first: usize, k: usize, panel: [*]u8) void {
+    switch (dtype) {
+        inline .q4_0, .q4_1, .q5_0, .q5_1, .q8_0, .q2_k, .q3_k, .q4_k, .q5_k, .q6_k => |d| {
+            const count = layouts.panelBytes(d, k);
+            @memset(panel[0..count], 0);
+            for (0..@min(panel_rows, rows - first)) |row| packRow(d, source + (first + row) * row_bytes, k, row, panel);
+        },
+        else => unreachable,
+    }
+}
+
+fn packRow(comptime dtype: ops.DType, source: [*]const u8, k: usize, row: usize, panel: [*]u8) void {
+    const l = comptime Layout.of(dtype);
+    const F = formats.Format(dtype);
+    // What the reader of the file format covers at once: two 32-element blocks, or one super-block.
+    var done: usize = 0;
+    while (done < k) : (done += F.span_elements) {
+        const p = source + done / F.span_elements * F.span_bytes;
+        var groups: [F.groups]formats.Group = undefined;
+        const partial = F.groups == 1 and k - done < F.span_elements;
+        if (partial) {
+            const tail = formats.paddedSpan(F, p);
+            F.unpack(&tail, &groups);
+        } else F.unpack(p, &groups);
+        const slabs: usize = if (partial) 1 else F.span_elements / layouts.slab_elements;
+        for (0..slabs) |s| {
+            const q: [64]u8 = groups[s / 2].q;
+            const slab = slabOf(l, panel, done / layouts.slab_elements + s);
+            packIntegers(l, q[s % 2 * 32 ..][0..32], row, slab);
+            if (!l.super) packHalves(l, p + s * (F.span_bytes / 2), row, slab);
+        }
+        if (l.super) packScales(dtype, p, row, panel + done / 256 * l.spanBytes());
+    }
+}
+
+fn slabOf(comptime l: Layout, panel: [*]u8, slab: usize) [*]u8 {
+    return panel + slab / l.slabsPerSpan() * l.spanBytes() + l.headerBytes() + slab % l.slabsPerSpan() * l.slabBytes();
+}
+
+fn packIntegers(comptime l: Layout, q: *const [32]u8, row: usize, slab: [*]u8) void {
+    for (q, 0..) |value, element| {
+        const j = element / 4;
+        const at = row * 4 + element % 4;
+        const low: u8 = if (l.low_bits == 8) value else value & ((1 << l.low_bits) - 1);
+        const high: u8 = if (l.high_bits == 0) 0 else value >> l.low_bits;
+        const low_at = slab + l.lowAt() + at;
+        const high_at = slab + l.highAt() + at;
+        switch (l.low_bits) {
+            8 => low_at[64 * j] = low,
+            4 => low_at[64 * (j % 4)] |= low << @intCast(4 * (j / 4)),
+            2 => low_at[64 * (j % 2)] |= low << @intCast(2 * (j / 2)),
+            else => comptime unreachable,
+        }
+        switch (l.high_bits) {
+            0 => {},
+            1 => high_at[0] |= high << @intCast(j),
+            2 => high_at[64 * (j % 2)] |= high << @intCast(2 * (j / 2)),
+            else => comptime unreachable,
+        }
+    }
+}
+
+/// The half floats at the head of a 32-element block.
+fn packHalves(comptime l: Layout, block: [*]const u8, row: usize, slab: [*]u8) void {
+    @memcpy(slab[2 * row ..][0..2], block[0..2]);
+    if (l.has_min) @memcpy(slab[32 + 2 * row ..][0..2], block[2..4]);
+}
+
+/// The header and the integer scales of a super-block.
+fn packScales(comptime dtype: ops.DType, block: [*]const u8, row: usize, span: [*]u8) void {
+    const l = comptime Layout.of(dtype);
+    const d_at: usize = switch (dtype) {
+        .q2_k => 80,
+        .q3_k => 108,
+        .q4_k, .q5_k => 0,
+        .q6_k => 208,
+        else => comptime unreachable,
+    };
+    @memcpy(span[2 * row ..][0..2], block[d_at..][0..2]);
+    if (l.has_min) @memcpy(span[32 + 2 * row ..][0..2], block[d_at + 2 ..][0..2]);
+    for (0..8 * l.subs()) |index| {
+        const slab = span + l.headerBytes() + index / l.subs() * l.slabBytes();
+        const at = index % l.subs() * 16 + row;
+        switch (dtype) {
+            .q2_k => slab[at] = block[index],
+            .q6_k => slab[at] = block[192 + index],
+            .q3_k => slab[at] = @bitCast(sixBits(block + 96, index)),
+            .q4_k, .q5_k => {
+                const pair = formats.subScale(block + 4, index);
+                slab[at] = pair.scale;
+                slab[l.scaleBytes() + at] = pair.min;
+            },
+            else => comptime unreachable,
+        }
+    }
+}
+
+/// Scale `index` of a 3-bit super-block: six bits in two places, minus 32.
+fn sixBits(scales: [*]const u8, index: usize) i8 {
+    const low = (scales[index % 8] >> @intCast(4 * (index / 8))) & 15;
+    const high = (scales[8 + index % 4] >> @intCast(2 * (index / 4))) & 3;
+    return @as(i8, @intCast(low | high << 4)) - 32;
+}

@@ -1,0 +1,77 @@
+//! Re-lays the weights of a program with all threads, once, when it is created.
+
+const std = @import("std");
+const lower = @import("lower.zig");
+const layouts = @import("packed.zig");
+const matmul = @import("matmul.zig");
+const memory = @import("memory.zig");
+const pack = @import("pack.zig");
+const status = @import("../abi/status.zig");
+const Pool = @import("pool.zig").Pool;
+
+pub const Packing = struct {
+    bodies: []lower.Body,
+    pool: *Pool,
+    next: std.atomic.Value(usize) = .init(0),
+
+    /// Copies every block-quantised weight of the program into panels; null when it has none.
+    pub fn run(pool: *Pool, bodies: []lower.Body, buffers: []const *memory.Buffer) status.Error!?memory.Buffer {
+        var total: u64 = 0;
+        for (bodies) |*body| {
+            for (segmentsOf(body)) |*segment| total += segmentBytes(body, segment);
+        }
+        if (total == 0) return null;
+        const panels = try memory.Buffer.create(total);
+        var at: u64 = 0;
+        for (bodies) |*body| {
+            for (segmentsOf(body)) |*segment| {
+                const bytes = segmentBytes(body, segment);
+                if (bytes == 0) continue;
+                segment.panels = panels.memory + at;
+                at += bytes;
+            }
+        }
+        var packing: Packing = .{ .bodies = bodies, .pool = pool };
+        pool.run(runThread, &packing);
+        for (buffers) |buffer| buffer.dropPages();
+        return panels;
+    }
+
+    fn runThread(context: *anyopaque, _: u32) void {
+        const packing: *Packing = @ptrCast(@alignCast(context));
+        var unit = packing.next.fetchAdd(1, .monotonic);
+        var first: usize = 0;
+        for (packing.bodies) |*body| {
+            for (segmentsOf(body)) |*segment| {
+                if (segment.panels == null) continue;
+                const count = panelCount(segment);
+                while (unit < first + count) : (unit = packing.next.fetchAdd(1, .monotonic)) packOne(body, segment, unit - first);
+                first += count;
+            }
+        }
+    }
+
+    fn packOne(body: *lower.Body, segment: *matmul.Segment, panel: usize) void {
+        const k = body.matmul.k;
+        const bytes = layouts.panelBytes(segment.dtype, k);
+        const target = @constCast(segment.panels.?) + panel * bytes;
+        pack.packPanel(segment.dtype, segment.data, segment.row_bytes, segment.rows, panel * layouts.panel_rows, k, target);
+    }
+};
+
+fn segmentsOf(body: *lower.Body) []matmul.Segment {
+    return switch (body.*) {
+        .matmul => |*a| a.segments[0..a.segment_count],
+        else => &.{},
+    };
+}
+
+fn panelCount(segment: *const matmul.Segment) usize {
+    return std.math.divCeil(usize, segment.rows, layouts.panel_rows) catch unreachable;
+}
+
+/// Whole cache lines, so that no panel shares one with another matrix.
+fn segmentBytes(body: *lower.Body, segment: *const matmul.Segment) u64 {
+    if (!matmul.isQuantized(segment.dtype)) return 0;
+    return std.mem.alignForward(u64, panelCount(segment) * layouts.panelBytes(segment.dtype, body.matmul.k), 64);
+}
