@@ -14,6 +14,7 @@ import type { ModelRegistry } from "./model-registry.ts";
 import { errorResponse } from "./openai/errors.ts";
 import { openaiRoutes } from "./openai/routes.ts";
 import { type BodyComplaint, bodyFailure } from "./openai/validation.ts";
+import { responseRoutes } from "./responses/routes.ts";
 
 export interface AppOptions {
   readonly models: ModelRegistry;
@@ -63,12 +64,14 @@ export function createApp(options: AppOptions) {
       if (record.status === 0) {
         const answer: unknown = responseValue;
         record.status = answer instanceof Response ? answer.status : Number(set.status ?? 200);
+        record.streamed = answer instanceof Response && isEventStream(answer);
       }
       context.records.answered(request);
     })
     .use(healthRoutes(context))
     .use(metricsRoutes(context))
-    .use(openaiRoutes(context));
+    .use(openaiRoutes(context))
+    .use(responseRoutes(context));
   routes = app.routes;
   return app;
 }
@@ -117,6 +120,10 @@ function noRoute(routes: readonly RouteShape[], method: string, path: string): H
 function modelNamed(context: ServerContext, body: object): string | undefined {
   if (!("model" in body) || typeof body.model !== "string") return context.models.idOf(undefined);
   return context.models.idOf(body.model);
+}
+
+function isEventStream({ headers }: Response): boolean {
+  return headers.get("content-type")?.startsWith("text/event-stream") === true;
 }
 
 /** Elysia has not looked at the address yet when a request comes in. */

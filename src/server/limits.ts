@@ -12,6 +12,12 @@ export const LIMITS = {
   headerBytes: 15_000,
   /** How long a model that could not be loaded is not tried again. */
   loadRetryMs: 5_000,
+  /** Responses kept to be fetched and continued, their bytes together, and their life. */
+  storedResponses: 1_000,
+  storedResponseBytes: 256 * 1024 * 1024,
+  responseLifeMs: 60 * 60 * 1000,
+  /** Background responses that run at the same time. */
+  backgroundResponses: 64,
   messages: 20_000,
   contentParts: 4_096,
   prompts: 128,
