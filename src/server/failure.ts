@@ -5,9 +5,12 @@
 
 import { type ErrorCode, MistralError } from "../errors.ts";
 
+/** Every status a failure has. Closed, so that each dialect can say what each of them means in its words. */
+export type FailureStatus = 400 | 401 | 403 | 404 | 405 | 409 | 413 | 415 | 429 | 431 | 500 | 501 | 503 | 504;
+
 /** A failed request, in no dialect's words. */
 export interface Failure {
-  readonly status: number;
+  readonly status: FailureStatus;
   readonly message: string;
   /** A word for programs, such as `model_not_found`; null when the status says it all. */
   readonly code: string | null;
@@ -23,7 +26,7 @@ export class HttpFailure extends Error {
   readonly failure: Failure;
 
   constructor(
-    status: number,
+    status: FailureStatus,
     message: string,
     details: { code?: string; parameter?: string | null; headers?: Record<string, string> } = {},
   ) {
@@ -43,7 +46,7 @@ export class HttpFailure extends Error {
 const RETRY_AFTER = { "retry-after": "1" } as const;
 
 interface Mapping {
-  readonly status: number;
+  readonly status: FailureStatus;
   readonly code: string | null;
   readonly headers?: Readonly<Record<string, string>>;
 }
