@@ -3,11 +3,10 @@
  * is only touched when it is used, so a generous one costs nothing until then.
  */
 
-import { readFileSync } from "node:fs";
-import { freemem } from "node:os";
 import { bytesOfElements } from "../backend/dtype.ts";
 import { MistralError } from "../errors.ts";
 import type { ModelConfig } from "./config.ts";
+import { type HostMemory, hostMemory } from "./host-memory.ts";
 import type { StepLimits } from "./step.ts";
 
 export type KvCacheType = "f32" | "f16" | "bf16";
@@ -18,53 +17,130 @@ export interface LimitOptions {
   /** Tokens of a sequence; the model's own limit when not given. */
   readonly contextLengthMax?: number | undefined;
   readonly kvCacheType: KvCacheType;
-  /** Bytes of the KV pool; chosen from the free memory when not given. */
+  /** Bytes of the KV pool. */
   readonly kvMemoryBytes?: number | undefined;
+  /** Share of all memory that may be in use when the pool is full. At most one of this and `kvMemoryBytes`. */
+  readonly kvMemoryFraction?: number | undefined;
   /** Tokens in a KV block. */
   readonly blockSize: number;
+  /** False: a block holds a sequence of any length, `blockSize` counts for nothing. True when not given. */
+  readonly pagedAttention?: boolean | undefined;
 }
 
-/** Share of the free memory that the KV pool may take when no budget is given. */
-const KV_SHARE_OF_FREE_MEMORY = 0.25;
-/** The default pool holds every sequence at this length, or at the context length if that is shorter. */
+/** Share of all memory that may be in use when the pool is full, when nothing is said about it. */
+const MEMORY_FRACTION = 0.9;
+/** A pool that nothing is said about holds every sequence at this length, or at the context if that is shorter. */
 const DEFAULT_TOKENS_PER_SEQUENCE = 4096;
 /** A context below this serves nobody: rather refuse than shrink further. */
 const CONTEXT_LENGTH_MIN = 256;
 const ROWS_MIN = 64;
 const TOP_LOGPROBS_MAX = 20;
-/** Room for the penalties and biases of a step: per sequence, and at least for a few long ones. */
+/** Room for the penalties and biases of a step: per sequence, at least for a few long ones ... */
 const ADJUSTMENTS_PER_SEQUENCE = 4096;
 const ADJUSTMENTS_MIN = 65_536;
+/** ... and always for one of the full context with every rule there is: each touches its tokens once ... */
+const ADJUSTING_RULES = 3;
+/** ... and as many tokens besides as a request may bias. */
+const BIASES_MAX = 1024;
 /** Slots of the pool are numbered by i32. */
 const SLOTS_MAX = 2 ** 31 - 1;
 
-/** Bytes of one KV block, keys and values of all layers. */
-export function kvBlockBytes(config: ModelConfig, { kvCacheType, blockSize }: LimitOptions): number {
-  const elements = 2 * config.layers.length * config.keyValueHeads * config.headDim * blockSize;
-  return bytesOfElements(kvCacheType, elements);
+/** Bytes of the keys and values of one token in all layers. */
+export function kvTokenBytes(config: ModelConfig, { kvCacheType }: LimitOptions): number {
+  return bytesOfElements(kvCacheType, 2 * config.layers.length * config.keyValueHeads * config.headDim);
 }
 
-/** Memory that can be had without swapping, in bytes. */
-export function availableMemoryBytes(): number {
-  try {
-    const match = /^MemAvailable:\s+(\d+) kB$/m.exec(readFileSync("/proc/meminfo", "utf8"));
-    if (match !== null) return Number(match[1]) * 1024;
-  } catch {
-    // Not Linux: the operating system's own figure.
-  }
-  return freemem();
+/** What the pool may take, and whether somebody asked for that. */
+interface Budget {
+  readonly bytes: number;
+  readonly isAsked: boolean;
+  /** Whether the pool takes all of it, or no more than the sequences need. */
+  readonly isFilled: boolean;
 }
 
-function gigabytes(bytes: number): string {
-  return `${(bytes / 1e9).toFixed(3)} GB`;
+/**
+ * The limits for a model whose weights take `weightBytes`. The pool is as large as the budget that was asked for, or
+ * as the part of it that can ever be used. Without one it holds `sequencesMax` sequences of 4096 tokens (or one of
+ * the full context, if that is more), within nine tenths of the memory less what is in use. Every pool must hold one
+ * sequence of the full context; if the memory does not, the model's own context is shortened to what fits, unless a
+ * context or a budget was asked for.
+ *
+ * Without paging, a block is as long as the context and a sequence has one: the same machinery, other numbers.
+ */
+export function planLimits(
+  config: ModelConfig,
+  options: LimitOptions,
+  memory: HostMemory = hostMemory(),
+  weightBytes = 0,
+): StepLimits {
+  const { sequencesMax, tokensMax } = options;
+  checkPositive("blockSize", options.blockSize);
+  checkPositive("sequencesMax", sequencesMax);
+  checkPositive("tokensMax", tokensMax);
+  const isPaged = options.pagedAttention ?? true;
+  const tokenBytes = kvTokenBytes(config, options);
+  const budget = budgetOf(options, memory, weightBytes);
+  const slots = Math.min(Math.floor(budget.bytes / tokenBytes), SLOTS_MAX);
+
+  const contextLength = fittingContext(config, options, slots, budget);
+  const blockSize = isPaged ? options.blockSize : contextLength;
+  const blocksFor = (tokens: number): number => Math.ceil(tokens / blockSize);
+  const affordable = Math.floor(slots / blockSize);
+  const perSequence = blocksFor(Math.min(contextLength, DEFAULT_TOKENS_PER_SEQUENCE));
+  const useful = sequencesMax * blocksFor(contextLength) + 1;
+  const wanted = Math.max(sequencesMax * perSequence, blocksFor(contextLength)) + 1;
+  return {
+    tokensMax,
+    sequencesMax,
+    rowsMax: Math.max(sequencesMax, ROWS_MIN),
+    adjustmentsMax: Math.max(
+      ADJUSTMENTS_MIN,
+      sequencesMax * Math.min(ADJUSTMENTS_PER_SEQUENCE, config.vocabularySize),
+      ADJUSTING_RULES * Math.min(contextLength + BIASES_MAX, config.vocabularySize),
+    ),
+    topLogprobsMax: Math.min(TOP_LOGPROBS_MAX, config.vocabularySize),
+    blockSize,
+    // Without paging a block that no sequence can have is of no use; with it, it keeps prefixes.
+    blockCount: Math.min(affordable, !isPaged ? useful : budget.isFilled ? affordable : wanted),
+    blocksPerSequenceMax: blocksFor(contextLength),
+    vocabularySize: config.vocabularySize,
+    contextLength,
+  };
 }
 
-function checkPositive(name: string, value: number): void {
-  if (!Number.isInteger(value) || value < 1) {
-    throw new MistralError("invalid_configuration", `${name} is ${value}; it must be a positive integer`, {
-      parameter: name,
-    });
-  }
+function budgetOf(options: LimitOptions, memory: HostMemory, weightBytes: number): Budget {
+  const { kvMemoryBytes, kvMemoryFraction } = options;
+  if (kvMemoryBytes !== undefined) return { bytes: kvMemoryBytes, isAsked: true, isFilled: true };
+  const usedBytes = memory.totalBytes - memory.availableBytes + weightBytes;
+  const isAsked = kvMemoryFraction !== undefined;
+  const bytes = memory.totalBytes * (kvMemoryFraction ?? MEMORY_FRACTION) - usedBytes;
+  return { bytes: Math.max(0, Math.floor(bytes)), isAsked, isFilled: isAsked };
+}
+
+/** The context to serve with a pool of so many slots, one block of which is the null block. */
+function fittingContext(config: ModelConfig, options: LimitOptions, slots: number, budget: Budget): number {
+  const contextLength = servedContext(config, options);
+  const isPaged = options.pagedAttention ?? true;
+  const { blockSize } = options;
+  const needed = isPaged ? (Math.ceil(contextLength / blockSize) + 1) * blockSize : 2 * contextLength;
+  if (needed <= slots) return contextLength;
+  const fitting = Math.max(
+    0,
+    isPaged ? (Math.floor(slots / blockSize) - 1) * blockSize : Math.floor(slots / 2),
+  );
+  const isAsked = budget.isAsked || options.contextLengthMax !== undefined;
+  if (!isAsked && fitting >= CONTEXT_LENGTH_MIN) return fitting;
+  const neededBytes = needed * kvTokenBytes(config, options);
+  const advice =
+    fitting < 1
+      ? "Not even a sequence of one block fits; give the KV cache more memory"
+      : `A context of ${fitting} tokens would fit (--pa-context-len ${fitting})`;
+  throw new MistralError(
+    "insufficient_memory",
+    `the KV cache of one sequence of ${contextLength} tokens needs ${gigabytes(neededBytes)} (${neededBytes} bytes), ` +
+      `available are ${gigabytes(budget.bytes)} (${budget.bytes} bytes). ${advice}`,
+    { parameter: "kvMemoryBytes" },
+  );
 }
 
 function servedContext(config: ModelConfig, options: LimitOptions): number {
@@ -81,65 +157,16 @@ function servedContext(config: ModelConfig, options: LimitOptions): number {
   return asked;
 }
 
-/** Refuses a pool that cannot hold one sequence of this length besides the null block. */
-function refuseSmallPool(contextLength: number, needed: number, available: number, isBudget: boolean): never {
-  const advice = isBudget
-    ? "Raise the budget, or serve a shorter context"
-    : "Serve a shorter context, or free memory";
-  throw new MistralError(
-    "insufficient_memory",
-    `the KV cache of one sequence of ${contextLength} tokens needs ${gigabytes(needed)} (${needed} bytes), ` +
-      `available are ${gigabytes(available)} (${available} bytes). ${advice}`,
-    { parameter: "kvMemoryBytes" },
-  );
-}
-
-/**
- * The limits for a model. With a budget, the pool is as large as the budget and must hold one sequence of the
- * full context. Without, it holds `sequencesMax` sequences of 4096 tokens (or one of the full context, if that is
- * more) within a quarter of the free memory; if not even one sequence of the model's own context fits in that
- * quarter, the context served is shortened to what fits, unless it was asked for explicitly.
- */
-export function planLimits(
-  config: ModelConfig,
-  options: LimitOptions,
-  freeBytes: number = availableMemoryBytes(),
-): StepLimits {
-  const { blockSize, sequencesMax, tokensMax, kvMemoryBytes } = options;
-  checkPositive("blockSize", blockSize);
-  checkPositive("sequencesMax", sequencesMax);
-  checkPositive("tokensMax", tokensMax);
-  const blockBytes = kvBlockBytes(config, options);
-  const blocksFor = (tokens: number): number => Math.ceil(tokens / blockSize);
-  const slotBlocksMax = Math.floor(SLOTS_MAX / blockSize);
-  const isBudget = kvMemoryBytes !== undefined;
-  const budget = kvMemoryBytes ?? Math.floor(freeBytes * KV_SHARE_OF_FREE_MEMORY);
-  const affordable = Math.min(Math.floor(budget / blockBytes), slotBlocksMax);
-
-  let contextLength = servedContext(config, options);
-  if (blocksFor(contextLength) + 1 > affordable) {
-    const shortened = (affordable - 1) * blockSize;
-    const mayShorten = !isBudget && options.contextLengthMax === undefined && shortened >= CONTEXT_LENGTH_MIN;
-    if (!mayShorten) {
-      refuseSmallPool(contextLength, (blocksFor(contextLength) + 1) * blockBytes, budget, isBudget);
-    }
-    contextLength = shortened;
+function checkPositive(name: string, value: number): void {
+  if (!Number.isInteger(value) || value < 1) {
+    throw new MistralError("invalid_configuration", `${name} is ${value}; it must be a positive integer`, {
+      parameter: name,
+    });
   }
-  const perSequence = blocksFor(Math.min(contextLength, DEFAULT_TOKENS_PER_SEQUENCE));
-  const wanted = Math.max(sequencesMax * perSequence, blocksFor(contextLength)) + 1;
-  return {
-    tokensMax,
-    sequencesMax,
-    rowsMax: Math.max(sequencesMax, ROWS_MIN),
-    adjustmentsMax: Math.max(
-      ADJUSTMENTS_MIN,
-      sequencesMax * Math.min(ADJUSTMENTS_PER_SEQUENCE, config.vocabularySize),
-    ),
-    topLogprobsMax: Math.min(TOP_LOGPROBS_MAX, config.vocabularySize),
-    blockSize,
-    blockCount: isBudget ? affordable : Math.min(wanted, affordable),
-    blocksPerSequenceMax: blocksFor(contextLength),
-    vocabularySize: config.vocabularySize,
-    contextLength,
-  };
 }
+
+function gigabytes(bytes: number): string {
+  return `${(bytes / 1e9).toFixed(3)} GB`;
+}
+
+export { availableMemoryBytes } from "./host-memory.ts";
