@@ -14,7 +14,8 @@ export type RunnerOptions = Omit<ModelLoadOptions, "onProgress">;
 export type RunnerInfo = Pick<
   ModelInfo,
   "architecture" | "weightBytes" | "kvBytes" | "loadSeconds" | "mapSeconds" | "threads" | "instructionSet"
->;
+> &
+  Partial<Pick<ModelInfo, "modelContextLength">>;
 
 export interface LoadedRunner extends ModelRunner {
   readonly info: RunnerInfo;
@@ -45,5 +46,6 @@ export function engineInfo(modelPath: string, { info, limits }: LoadedRunner): E
     kvBytes: info.kvBytes,
     loadSeconds: info.loadSeconds,
     mapSeconds: info.mapSeconds,
+    ...(info.modelContextLength === undefined ? {} : { modelContextLength: info.modelContextLength }),
   };
 }

@@ -4,12 +4,13 @@ import { type Buffer, Device, type Program } from "../backend/device.ts";
 import { ARENA_SLOT } from "../graph/builder.ts";
 import { openCheckpoint } from "../weights/checkpoint.ts";
 import { loadWeights } from "../weights/load.ts";
-import type { TensorEntry } from "../weights/types.ts";
+import type { Checkpoint, TensorEntry } from "../weights/types.ts";
 import { readModelConfig } from "./config.ts";
+import { availableMemoryBytes, hostMemory } from "./host-memory.ts";
 import { LoadedModel } from "./loaded-model.ts";
 import { recordModel } from "./record-model.ts";
 import { familyOf } from "./registry.ts";
-import { availableMemoryBytes, type LimitOptions, planLimits } from "./step-limits.ts";
+import { type LimitOptions, planLimits } from "./step-limits.ts";
 import { viewStepInputs, viewStepOutputs } from "./step-memory.ts";
 
 export type Repack = "auto" | "on" | "off";
@@ -43,7 +44,7 @@ export async function loadModel(options: ModelLoadOptions): Promise<LoadedModel>
   const checkpoint = openCheckpoint(options.path);
   const family = familyOf(checkpoint);
   const config = readModelConfig(checkpoint, family);
-  const limits = planLimits(config, options);
+  const limits = planLimits(config, options, hostMemory(), weightBytesOf(checkpoint));
   const recorded = recordModel({ checkpoint, family, config, limits, kvCacheType: options.kvCacheType });
 
   const { threads, instructionSet, mmap, onProgress } = options;
@@ -89,6 +90,7 @@ export async function loadModel(options: ModelLoadOptions): Promise<LoadedModel>
         architecture: config.architecture,
         layers: config.layers.length,
         contextLength: limits.contextLength,
+        modelContextLength: config.contextLength,
         vocabularySize: config.vocabularySize,
         endOfTextIds: config.endOfTextIds,
         weightBytes: recorded.weightBytes,
@@ -111,6 +113,12 @@ export async function loadModel(options: ModelLoadOptions): Promise<LoadedModel>
     device.close();
     throw error;
   }
+}
+
+function weightBytesOf({ tensors }: Checkpoint): number {
+  let total = 0;
+  for (const { bytes } of tensors.values()) total += bytes;
+  return total;
 }
 
 function wantsRepack(repack: Repack, weightBytes: number): boolean {

@@ -13,6 +13,8 @@ export interface ModelInfo {
   readonly layers: number;
   /** Tokens of a sequence that are served; may be below what the model was made for (see `planLimits`). */
   readonly contextLength: number;
+  /** What the model was made for. */
+  readonly modelContextLength: number;
   readonly vocabularySize: number;
   /** The tokens that end a text, as the model's configuration says. */
   readonly endOfTextIds: readonly number[];

@@ -168,5 +168,3 @@ function checkPositive(name: string, value: number): void {
 function gigabytes(bytes: number): string {
   return `${(bytes / 1e9).toFixed(3)} GB`;
 }
-
-export { availableMemoryBytes } from "./host-memory.ts";
