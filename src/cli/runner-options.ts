@@ -3,6 +3,7 @@
 import type { Settings } from "../config/settings.ts";
 import { defaultThreads } from "../config/threads.ts";
 import type { RunnerOptions } from "../engine/runner-module.ts";
+import type { KvCacheType } from "../models/step-limits.ts";
 
 const BYTES_PER_MB = 2 ** 20;
 
@@ -13,7 +14,7 @@ export interface LoaderOptions extends RunnerOptions {
 }
 
 export function runnerOptions(settings: Settings, checkpointPath: string): LoaderOptions {
-  const { cacheContextLength, cacheMemoryMb } = settings;
+  const { cacheContextLength, cacheMemoryMb, cacheMemoryFraction } = settings;
   const instructionSet = settings.instructionSet ?? (settings.forceAvx2 ? "x86_64_v3" : undefined);
   return {
     path: checkpointPath,
@@ -21,11 +22,25 @@ export function runnerOptions(settings: Settings, checkpointPath: string): Loade
     sequencesMax: settings.sequencesMax,
     tokensMax: settings.batchedTokensMax,
     blockSize: settings.cacheBlockSize,
-    kvCacheType: settings.cacheType === "auto" ? "f16" : settings.cacheType,
+    pagedAttention: settings.pagedAttention !== "off",
+    kvCacheType: cacheTypeOf(settings),
     mmap: !settings.noMmap,
     repack: settings.repack,
     ...(cacheContextLength === undefined ? {} : { contextLengthMax: cacheContextLength }),
     ...(cacheMemoryMb === undefined ? {} : { kvMemoryBytes: cacheMemoryMb * BYTES_PER_MB }),
+    ...(cacheMemoryFraction === undefined ? {} : { kvMemoryFraction: cacheMemoryFraction }),
     ...(instructionSet === undefined ? {} : { instructionSet }),
   };
+}
+
+/** The element type of keys and values that the settings ask for. */
+export function cacheTypeOf({ cacheType }: Settings): KvCacheType {
+  switch (cacheType) {
+    case "auto":
+      return "f16";
+    case "f8e4m3":
+      throw new Error("the settings refuse an 8-bit KV cache");
+    default:
+      return cacheType;
+  }
 }

@@ -18,14 +18,25 @@ export interface LoadedServedModel {
   readonly chatTemplateFrom: string;
 }
 
-/** Loads the model of `--model-id` and `--quantized-file`. Throws MistralError; nothing is left running then. */
-export async function loadServedModel(settings: Settings, log: Log): Promise<LoadedServedModel> {
+/**
+ * Loads the model of `--model-id` and `--quantized-file`; `onEngineFailed` is called when its engine later fails for
+ * good. Throws MistralError; nothing is left running then.
+ */
+export async function loadServedModel(
+  settings: Settings,
+  log: Log,
+  onEngineFailed: () => void,
+): Promise<LoadedServedModel> {
   const resolved = await fetchModel(settings, log);
   const starting = ProcessEngine.start({
     model: runnerOptions(settings, resolved.checkpointPath),
     prefixCache: settings.prefixCacheEntries > 0,
+    queuedRequestsMax: settings.queuedRequestsMax,
+    queuedTokensMax: settings.queuedTokensMax,
+    queueTimeoutMs: milliseconds(settings.queueTimeoutSeconds),
     name: resolved.id,
     log: (line) => log.write("warning", line),
+    onFailed: onEngineFailed,
   });
   try {
     const { loadText } = await import("./load-text.ts");
@@ -43,4 +54,8 @@ export async function loadServedModel(settings: Settings, log: Log): Promise<Loa
     );
     throw error;
   }
+}
+
+function milliseconds(seconds: number | undefined): number | undefined {
+  return seconds === undefined ? undefined : seconds * 1000;
 }

@@ -5,16 +5,17 @@
 
 import { showValue } from "../../config/parse-value.ts";
 import type { Resolution } from "../../config/resolve.ts";
-import { showSource } from "../../config/resolve.ts";
 import { type Settings, settingEntries } from "../../config/settings.ts";
+import { showSource } from "../../config/sources.ts";
 import type { ProcessEngine } from "../../engine/engine-client.ts";
 import { MistralError } from "../../errors.ts";
 import type { RunningServer } from "../../server/listen.ts";
+import type { ModelRegistry } from "../../server/model-registry.ts";
 import type { ResolvedModel } from "../../weights/resolve.ts";
 import { Log } from "../log.ts";
 import { loadServedModel } from "./load-model.ts";
 import { exposureWarning, serverSettings, tlsFiles } from "./server-settings.ts";
-import { exitOnSignals, type ShutdownTargets } from "./shutdown.ts";
+import { exitOnSignals, exitWhenUseless, type ShutdownTargets } from "./shutdown.ts";
 import { startReport } from "./start-report.ts";
 
 const STATISTICS_INTERVAL_MS = 1_000;
@@ -33,23 +34,30 @@ export async function serve(resolution: Resolution): Promise<void> {
   requireFreeAddress(settings.host, settings.port);
   const forServer = serverSettings(settings, log);
   const tls = tlsFiles(settings);
-  const loading = loadServedModel(settings, log);
+  const onEngineFailed = () =>
+    exitWhenUseless(
+      models?.list().map(({ engine }) => engine.state),
+      log,
+    );
+  let models: ModelRegistry | undefined;
+  const loading = loadServedModel(settings, log, onEngineFailed);
   // Its failure is thrown where it is awaited; until then it must not count as unhandled.
   loading.catch(() => {});
-  const [{ startServer }, { ModelRegistry }] = await Promise.all([
+  const [{ startServer }, registry] = await Promise.all([
     import("../../server/listen.ts"),
     import("../../server/model-registry.ts"),
   ]);
   const loaded = await loading;
-  const models = new ModelRegistry([loaded.served], {
+  const served = new registry.ModelRegistry([loaded.served], {
     sources: { [loaded.served.id]: { model: settings.model, file: settings.file } },
-    load: async (source) => (await loadServedModel({ ...settings, ...source }, log)).served,
+    load: async (source) => (await loadServedModel({ ...settings, ...source }, log, onEngineFailed)).served,
   });
-  targets.closeEngine = () => models.close();
+  models = served;
+  targets.closeEngine = () => served.close();
   const server = startServer({
     hostname: settings.host,
     port: settings.port,
-    models,
+    models: served,
     settings: forServer,
     idleTimeoutSeconds: IDLE_TIMEOUT_SECONDS,
     ...(tls === undefined ? {} : { tls }),

@@ -1,5 +1,9 @@
-/** Ends a server on SIGTERM or SIGINT: requests in flight finish, a second signal ends them at once. */
+/**
+ * Ends a server on SIGTERM or SIGINT: requests in flight finish, a second signal ends them at once. And when no engine
+ * is left that could answer anything.
+ */
 
+import type { Engine } from "../../engine/messages.ts";
 import type { Log } from "../log.ts";
 
 export interface Stoppable {
@@ -16,6 +20,10 @@ export interface ShutdownTargets {
 }
 
 const EXIT_BY_SIGNAL = { SIGINT: 130, SIGTERM: 143 } as const;
+/** Every engine failed again and again: whoever supervises this process had better start it anew. */
+const EXIT_USELESS = 3;
+/** For the requests that the last failure ended to be told so. */
+const LAST_WORDS_MS = 500;
 type StopSignal = keyof typeof EXIT_BY_SIGNAL;
 
 /**
@@ -40,6 +48,13 @@ export function exitOnSignals(targets: ShutdownTargets, timeoutSeconds: number, 
   };
   process.on("SIGTERM", () => onSignal("SIGTERM"));
   process.on("SIGINT", () => onSignal("SIGINT"));
+}
+
+/** Ends the process when every engine has been given up; undefined while none has been ready. */
+export function exitWhenUseless(states: readonly Engine["state"][] | undefined, log: Log): void {
+  if (states === undefined || states.some((state) => state !== "failed")) return;
+  log.write("error", "no engine is left that could answer; ending");
+  setTimeout(() => process.exit(EXIT_USELESS), LAST_WORDS_MS);
 }
 
 async function drain(

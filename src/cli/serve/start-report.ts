@@ -31,7 +31,9 @@ const SOURCES: Readonly<Record<ResolvedModel["source"], string>> = {
 export function startReport(facts: StartFacts): readonly (readonly [string, string])[] {
   const { resolved, engine } = facts;
   // Block 0 is never handed out.
-  const cacheTokens = (engine.blockCount - 1) * engine.blockSize;
+  const blocks = engine.blockCount - 1;
+  const cacheTokens = blocks * engine.blockSize;
+  const tokenBytes = engine.kvBytes / (engine.blockCount * engine.blockSize);
   const fullSequences = Math.floor(cacheTokens / engine.contextLength);
   const room =
     fullSequences >= engine.sequencesMax
@@ -45,10 +47,10 @@ export function startReport(facts: StartFacts): readonly (readonly [string, stri
       `in ${formatDuration(engine.loadSeconds)}, of which ${facts.mapped ? "mapping" : "reading"} the weights ${formatDuration(engine.mapSeconds)}`,
     ],
     ["template", facts.chatTemplateFrom],
-    ["context", `${formatCount(engine.contextLength)} tokens`],
+    ["context", contextText(engine)],
     [
       "kv cache",
-      `${formatCount(engine.blockCount - 1)} blocks of ${engine.blockSize} tokens, ${facts.cacheType}, ${formatBytes(engine.kvBytes)}: ${room}`,
+      `${formatCount(blocks)} blocks of ${formatCount(engine.blockSize)} tokens, ${facts.cacheType}, ${formatBytes(tokenBytes)} a token, ${formatBytes(engine.kvBytes)}: ${room}`,
     ],
     [
       "compute",
@@ -64,4 +66,9 @@ export function startReport(facts: StartFacts): readonly (readonly [string, stri
       `${formatDuration(facts.readySeconds)} after the start of the process, ${formatDuration(Math.max(0, facts.readySeconds - engine.loadSeconds))} without loading the model`,
     ],
   ];
+}
+
+function contextText({ contextLength, modelContextLength = contextLength }: EngineInfo): string {
+  if (contextLength === modelContextLength) return `${formatCount(contextLength)} tokens`;
+  return `${formatCount(contextLength)} tokens of the model's ${formatCount(modelContextLength)}`;
 }

@@ -1,7 +1,7 @@
 /** Settings of what computes: threads, batch and KV cache. */
 
 import type { SettingDeclaration } from "../types.ts";
-import { CHATTING, COUNT_MAX, LOADING, NO_CUDA, NO_DEVICES } from "./common.ts";
+import { CHATTING, COUNT_MAX, LOADING, NO_CUDA, NO_DEVICES, SERVING } from "./common.ts";
 
 export const ENGINE_SETTINGS = {
   threads: {
@@ -53,6 +53,35 @@ export const ENGINE_SETTINGS = {
     description: "Sequences that run at the same time; more wait in the queue",
     group: "Engine",
     commands: [...CHATTING, "tune"],
+  },
+  queuedRequestsMax: {
+    flag: "--max-queued-requests",
+    toml: ["runtime.max_queued_requests"],
+    type: { kind: "integer", min: 0, max: 1_000_000 },
+    default: 1024,
+    description: "Requests that wait beyond those that run; more are answered with 429 at once",
+    group: "Engine",
+    commands: SERVING,
+  },
+  queuedTokensMax: {
+    flag: "--max-queued-tokens",
+    toml: ["runtime.max_queued_tokens"],
+    type: { kind: "integer", min: 1, max: COUNT_MAX },
+    default: 4 * 1024 * 1024,
+    unit: "tokens",
+    description: "Tokens of the prompts that wait; more are answered with 429 at once",
+    group: "Engine",
+    commands: SERVING,
+  },
+  queueTimeoutSeconds: {
+    flag: "--queue-timeout",
+    toml: ["runtime.queue_timeout"],
+    type: { kind: "integer", min: 1, max: 86_400 },
+    unsetText: "none",
+    unit: "s",
+    description: "A request that has waited this long without being run is answered with 429",
+    group: "Engine",
+    commands: SERVING,
   },
   batchedTokensMax: {
     flag: "--max-num-batched-tokens",
@@ -114,7 +143,7 @@ export const ENGINE_SETTINGS = {
     type: { kind: "integer", min: 0, max: COUNT_MAX },
     default: 16,
     description:
-      "0 switches the prefix cache off; otherwise blocks of past prompts are kept while they are free",
+      "0 switches the prefix cache off; with any other number every block of past prompts is kept until its memory is needed",
     group: "KV cache",
     commands: CHATTING,
   },
@@ -122,8 +151,8 @@ export const ENGINE_SETTINGS = {
     flag: "--pa-memory-fraction",
     toml: ["paged_attn.memory_fraction"],
     type: { kind: "number", min: 0.01, max: 1 },
-    unsetText: "from the context and the sequences",
-    description: "Size the KV cache to this share of the free memory, less what the model itself takes",
+    unsetText: "0.9, of which only what 4096 tokens of each sequence need is taken",
+    description: "Size the KV cache so that, with it full, this share of all memory is in use",
     group: "KV cache",
     commands: [...LOADING, "tune"],
   },
@@ -132,10 +161,10 @@ export const ENGINE_SETTINGS = {
     toml: ["paged_attn.mode"],
     type: { kind: "choice", choices: ["auto", "on", "off"] },
     default: "auto",
-    description: "Whether the KV cache is paged; auto is on",
+    description:
+      "Whether the KV cache is paged; auto is on. Off gives each sequence a block of the full context: no prefix is shared, and --pa-block-size has no effect",
     group: "KV cache",
     commands: [...LOADING, "tune"],
-    notBuilt: { because: "the KV cache is always paged", except: ["auto", "on"] },
   },
   noKvCache: {
     flag: "--no-kv-cache",

@@ -41,7 +41,8 @@ test("the start report names everything a person asks for", () => {
     loaded: "in 210 ms, of which mapping the weights 4.0 ms",
     template: "GGUF metadata",
     context: "8,192 tokens",
-    "kv cache": "2,048 blocks of 32 tokens, f16, 1.50 GB: room for 65,536 tokens of 16 sequences",
+    "kv cache":
+      "2,048 blocks of 32 tokens, f16, 22.9 kB a token, 1.50 GB: room for 65,536 tokens of 16 sequences",
     compute: "2 threads, x86_64_v3, up to 512 tokens a step",
     address: "http://0.0.0.0:4321",
     "OpenAI API": "http://127.0.0.1:4321/v1",
@@ -59,6 +60,14 @@ test("a cache that holds every sequence at full context says so; weights that we
     }),
   );
   expect(rows["kv cache"]).toEndWith("room for all 16 at full context");
+  expect(rows["kv cache"]).toStartWith("4,096 blocks");
   expect(rows.loaded).toContain("reading the weights");
   expect(rows.address).toBe("http://[::]:4321");
+});
+
+test("a context that had to be shortened is told with the model's own; a cache without paging has long blocks", () => {
+  const engine = { ...FACTS.engine, modelContextLength: 131_072, blockSize: 8192, blockCount: 9 };
+  const rows = Object.fromEntries(startReport({ ...FACTS, engine }));
+  expect(rows.context).toBe("8,192 tokens of the model's 131,072");
+  expect(rows["kv cache"]).toStartWith("8 blocks of 8,192 tokens, f16");
 });
