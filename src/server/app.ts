@@ -3,6 +3,8 @@
 import { Elysia } from "elysia";
 import { MistralError } from "../errors.ts";
 import { checkHeaders, requireKey } from "./access.ts";
+import { errorResponse as anthropicErrorResponse, speaksAnthropic } from "./anthropic/errors.ts";
+import { anthropicRoutes } from "./anthropic/routes.ts";
 import { checkAnnouncedLength } from "./body.ts";
 import { createContext, type ServerContext, type ServerSettings } from "./context.ts";
 import { type Failure, failureOf, HttpFailure } from "./failure.ts";
@@ -49,7 +51,9 @@ export function createApp(options: AppOptions) {
         record.error ??= failure.message;
         if (route !== undefined && route !== "") record.route = route;
       }
-      return errorResponse(failure);
+      return speaksAnthropic(pathOf(request))
+        ? anthropicErrorResponse(failure, record?.id)
+        : errorResponse(failure);
     })
     .onBeforeHandle(({ request, route, body }) => {
       const record = context.records.of(request);
@@ -71,6 +75,7 @@ export function createApp(options: AppOptions) {
     .use(healthRoutes(context))
     .use(metricsRoutes(context))
     .use(openaiRoutes(context))
+    .use(anthropicRoutes(context))
     .use(responseRoutes(context));
   routes = app.routes;
   return app;
