@@ -3,6 +3,8 @@
 import { Elysia } from "elysia";
 import { MistralError } from "../errors.ts";
 import { checkHeaders, requireKey } from "./access.ts";
+import { modelAdministrationRoutes, modelStatusRoute } from "./admin/model-routes.ts";
+import { systemRoutes } from "./admin/system-routes.ts";
 import { errorResponse as anthropicErrorResponse, speaksAnthropic } from "./anthropic/errors.ts";
 import { anthropicRoutes } from "./anthropic/routes.ts";
 import { checkAnnouncedLength } from "./body.ts";
@@ -17,6 +19,7 @@ import { errorResponse } from "./openai/errors.ts";
 import { openaiRoutes } from "./openai/routes.ts";
 import { type BodyComplaint, bodyFailure } from "./openai/validation.ts";
 import { responseRoutes } from "./responses/routes.ts";
+import { tokenizeRoutes } from "./tokenize/routes.ts";
 
 export interface AppOptions {
   readonly models: ModelRegistry;
@@ -48,7 +51,8 @@ export function createApp(options: AppOptions) {
       const record = context.records.of(request);
       if (record !== undefined) {
         record.status = failure.status;
-        record.error ??= failure.message;
+        // What the client did wrong may repeat its text, which is no business of the log.
+        record.error ??= failure.status < 500 ? (failure.code ?? "refused") : failure.message;
         if (route !== undefined && route !== "") record.route = route;
       }
       return speaksAnthropic(pathOf(request))
@@ -76,7 +80,11 @@ export function createApp(options: AppOptions) {
     .use(metricsRoutes(context))
     .use(openaiRoutes(context))
     .use(anthropicRoutes(context))
-    .use(responseRoutes(context));
+    .use(responseRoutes(context))
+    .use(tokenizeRoutes(context))
+    .use(modelStatusRoute(context))
+    .use(modelAdministrationRoutes(context))
+    .use(systemRoutes(context));
   routes = app.routes;
   return app;
 }

@@ -18,6 +18,7 @@ export const LIMITS = {
   responseLifeMs: 60 * 60 * 1000,
   /** Background responses that run at the same time. */
   backgroundResponses: 64,
+  detokenizedTokens: 1_000_000,
   messages: 20_000,
   contentParts: 4_096,
   prompts: 128,

@@ -150,7 +150,7 @@ export class ModelRegistry {
   async load(source: ModelSource): Promise<ModelEntry> {
     const load = this.#load;
     if (load === undefined) {
-      throw new HttpFailure(501, "This server was built around its models and can load no others.", {
+      throw new HttpFailure(409, "This server was built around its models and can load no others.", {
         code: "no_loader_config",
       });
     }

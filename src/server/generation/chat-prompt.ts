@@ -3,6 +3,7 @@
 import { MistralError } from "../../errors.ts";
 import { reasoningFormatOf } from "../../text/reasoning.ts";
 import type { ChatMessage, ChatTemplate } from "../../text/types.ts";
+import { encodePrompt } from "../prompt-tokens.ts";
 import type { ServedModel } from "../served-model.ts";
 import type { TextRequest } from "./request.ts";
 
@@ -24,7 +25,7 @@ export function chatPrompt(
   const prompt = continues
     ? renderContinued(template, conversation)
     : template.render({ ...conversation, addGenerationPrompt: true });
-  const tokens = Int32Array.from(model.tokenizer.encode(prompt, { addSpecialTokens: true }));
+  const tokens = encodePrompt(model, prompt, "messages");
   const format = reasoningFormatOf(template.source);
   return {
     prompts: [{ tokens, text: prompt }],

@@ -1,9 +1,9 @@
 /** From the body of a completion request to the native text request. */
 
 import { MistralError } from "../../errors.ts";
-import type { Tokenizer } from "../../text/types.ts";
 import type { TextPrompt, TextRequest } from "../generation/request.ts";
 import { truncatePrompts } from "../generation/truncate.ts";
+import { encodePrompt } from "../prompt-tokens.ts";
 import type { ServedModel } from "../served-model.ts";
 import type { CompletionBody } from "./completion-parameters.ts";
 import { priority, samplingOverrides, stopStrings } from "./sampling-parameters.ts";
@@ -20,7 +20,7 @@ export function completionTextRequest(body: CompletionBody, model: ServedModel):
     );
   }
   const request: TextRequest = {
-    prompts: promptsOf(body.prompt, model.tokenizer),
+    prompts: promptsOf(body.prompt, model),
     promptField: "prompt",
     n: body.n ?? 1,
     bestOf: bestOf(body),
@@ -57,18 +57,18 @@ function bestOf(body: CompletionBody): number | undefined {
   return count;
 }
 
-function promptsOf(prompt: CompletionBody["prompt"], tokenizer: Tokenizer): readonly TextPrompt[] {
-  if (typeof prompt === "string") return [textPrompt(prompt, tokenizer)];
+function promptsOf(prompt: CompletionBody["prompt"], model: ServedModel): readonly TextPrompt[] {
+  if (typeof prompt === "string") return [textPrompt(prompt, model)];
   if (isTokenIds(prompt)) return [tokenPrompt(prompt)];
-  return prompt.map((item) => (typeof item === "string" ? textPrompt(item, tokenizer) : tokenPrompt(item)));
+  return prompt.map((item) => (typeof item === "string" ? textPrompt(item, model) : tokenPrompt(item)));
 }
 
 function isTokenIds(prompt: readonly unknown[]): prompt is readonly number[] {
   return typeof prompt[0] === "number";
 }
 
-function textPrompt(text: string, tokenizer: Tokenizer): TextPrompt {
-  return { tokens: Int32Array.from(tokenizer.encode(text, { addSpecialTokens: true })), text };
+function textPrompt(text: string, model: ServedModel): TextPrompt {
+  return { tokens: encodePrompt(model, text, "prompt"), text };
 }
 
 /** Token ids are taken as they are: whoever counts them decides about BOS as well. */
