@@ -3,45 +3,59 @@
  * typed without judging values; src/config does that.
  */
 
-import { Command, CommanderError, Option } from "commander";
+import { Argument, Command, CommanderError, Option } from "commander";
 import { allowedText, showValue } from "../config/parse-value.ts";
 import type { GivenFlag } from "../config/resolve.ts";
 import { type SettingKey, settingEntries } from "../config/settings.ts";
 import type { CommandName, SettingDeclaration, SettingType } from "../config/types.ts";
 import { MistralError } from "../errors.ts";
+import { type CliCommand, COMMAND_FAMILIES, commandNames, describeCommand, offersFlag } from "./commands.ts";
 
 export type ParsedCommandLine =
-  | { readonly kind: "command"; readonly command: CommandName; readonly flags: Map<SettingKey, GivenFlag> }
+  | {
+      readonly kind: "command";
+      readonly command: CliCommand;
+      readonly flags: Map<SettingKey, GivenFlag>;
+      /** What stood behind the command without a flag, where the command takes that. */
+      readonly operand: string | undefined;
+    }
   /** Help or version was asked for and is already printed. */
   | { readonly kind: "done" };
 
-const COMMANDS: Readonly<Record<CommandName, string>> = {
-  serve: "Load a model and start the HTTP server",
-  bench: "Measure prefill and decode speed",
-};
+/** What the program is called, in help and completions. */
+export const PROGRAM = "mistral";
 
 /** Parses arguments (without program and script). Throws MistralError("invalid_configuration"). */
 export function parseCommandLine(commandArguments: readonly string[], version: string): ParsedCommandLine {
   let parsed: ParsedCommandLine = { kind: "done" };
-  const program = new Command("mistral")
-    .description("Serve and measure language models")
-    .version(version, "-V, --version", "Print the version")
-    .helpOption("-h, --help", "Print this help")
-    .helpCommand(false)
-    .exitOverride()
-    .configureOutput({ writeErr: () => {} });
-  for (const [name, description] of Object.entries(COMMANDS) as [CommandName, string][]) {
+  const program = new Command(PROGRAM)
+    .description("Serve, run and measure language models")
+    .version(version, "-V, --version", "Print the version");
+  prepare(program);
+  const families = new Map(
+    Object.entries(COMMAND_FAMILIES).map(([name, description]) => {
+      const family = program.command(name).description(description);
+      prepare(family);
+      return [name, family] as const;
+    }),
+  );
+  for (const name of commandNames()) {
+    const [first = name, last = name] = name.split(" ");
+    const { description, operand } = describeCommand(name);
     const flags = new Map<SettingKey, GivenFlag>();
-    const command = program
-      .command(name)
-      .description(description)
-      .usage("[options]")
-      .helpOption("-h, --help", "Print this help")
-      .allowExcessArguments(false)
-      .action(() => {
-        parsed = { kind: "command", command: name, flags };
-      });
-    for (const [key, declaration] of settingEntries()) addOptions(command, name, key, declaration, flags);
+    const command = (families.get(first) ?? program).command(last).description(description);
+    prepare(command);
+    if (operand !== undefined) {
+      const brackets = operand.required ? `<${operand.name}>` : `[${operand.name}]`;
+      const argument = new Argument(brackets, operand.description);
+      command.addArgument(operand.choices === undefined ? argument : argument.choices([...operand.choices]));
+    }
+    command.allowExcessArguments(false).action(() => {
+      parsed = { kind: "command", command: name, flags, operand: command.args[0] };
+    });
+    for (const [key, declaration] of settingEntries()) {
+      if (offersFlag(name, declaration)) addOptions(command, key, declaration, flags);
+    }
     command.addHelpText("after", variablesHelp(name));
   }
   try {
@@ -49,20 +63,29 @@ export function parseCommandLine(commandArguments: readonly string[], version: s
     else program.parse(commandArguments, { from: "user" });
   } catch (error) {
     if (!(error instanceof CommanderError)) throw error;
-    if (error.exitCode !== 0) throw new MistralError("invalid_configuration", oneLine(error.message));
+    if (error.exitCode !== 0)
+      throw new MistralError("invalid_configuration", complaint(error, commandArguments));
   }
   return parsed;
+}
+
+/** Settings of commander itself, the same for the program and all its commands. */
+function prepare(command: Command): void {
+  command
+    .helpOption("-h, --help", "Print this help")
+    .helpCommand(false)
+    .exitOverride()
+    .configureOutput({ writeErr: () => {} });
 }
 
 /** The options of one setting: its flag, and its other spellings, which help does not list. */
 function addOptions(
   command: Command,
-  name: CommandName,
   key: SettingKey,
   declaration: SettingDeclaration,
   flags: Map<SettingKey, GivenFlag>,
 ): void {
-  if (declaration.flag === undefined || !declaration.commands.includes(name)) return;
+  if (declaration.flag === undefined) return;
   const placeholder = valuePlaceholder(declaration);
   for (const flag of [declaration.flag, ...(declaration.aliases ?? [])]) {
     const primary = flag === declaration.flag;
@@ -72,22 +95,41 @@ function addOptions(
     command.addOption(option.helpGroup(`${declaration.group}:`));
     command.on(`option:${option.name()}`, (text?: string | null) => {
       const before = flags.get(key)?.text;
-      const more = declaration.type.kind === "list" && before !== undefined ? `${before},` : "";
-      const value = placeholder === "" ? Number(before ?? 0) + 1 : `${more}${text ?? ""}`;
-      flags.set(key, { name: flag, text: value });
+      flags.set(key, { name: flag, text: nextText(declaration.type, before, text ?? undefined) });
     });
+  }
+}
+
+/** The value of a flag that was given again. Commander hands over no text for a flag without value. */
+function nextText(
+  type: SettingType,
+  before: string | number | undefined,
+  text: string | undefined,
+): string | number {
+  switch (type.kind) {
+    case "switch":
+    case "count":
+      return Number(before ?? 0) + 1;
+    case "boolean":
+      return text ?? "true";
+    case "list":
+      return before === undefined ? (text ?? "") : `${before}${type.separator ?? ","}${text ?? ""}`;
+    default:
+      return text ?? "";
   }
 }
 
 function valuePlaceholder({ type, unit }: SettingDeclaration): string {
   const words: Record<SettingType["kind"], string> = {
     integer: unit === undefined ? " <n>" : ` <${unit}>`,
+    number: " <number>",
     u64: " <n>",
     text: " <text>",
     path: " <path>",
     url: " <url>",
     list: " <text>",
     choice: type.kind === "choice" ? ` <${type.choices.join("|")}>` : "",
+    boolean: " [true|false]",
     switch: "",
     count: "",
   };
@@ -100,22 +142,35 @@ function describe(declaration: SettingDeclaration): string {
     notes.push(`default: ${showValue(declaration, declaration.default)}`);
   }
   if (declaration.environment !== undefined) notes.push(`variable: ${declaration.environment.join(", ")}`);
+  if (declaration.notBuilt !== undefined) notes.push(effectNote(declaration.notBuilt));
   return `${declaration.description}${notes.length === 0 ? "" : ` (${notes.join("; ")})`}`;
+}
+
+/** What is said of a setting that has no effect, or only for some of its values. */
+export function effectNote(notBuilt: NonNullable<SettingDeclaration["notBuilt"]>): string {
+  const partly = notBuilt.except === undefined ? "" : ` except ${notBuilt.except.join(", ")}`;
+  return `not in effect${partly}: ${notBuilt.because}`;
 }
 
 /** The settings that only a variable sets, which commander knows nothing of. */
 function variablesHelp(name: CommandName): string {
   const lines = settingEntries()
-    .filter(([, { flag, commands }]) => flag === undefined && commands.includes(name))
+    .filter(([, { flag, environment }]) => flag === undefined && environment !== undefined)
+    .filter(([, declaration]) => offersFlag(name, declaration))
     .map(([, declaration]) => {
+      const { notBuilt } = declaration;
       const variables = (declaration.environment ?? []).join(", ");
       const value = `${allowedText(declaration.type)}; default: ${showValue(declaration, declaration.default)}`;
-      return `  ${variables.padEnd(24)} ${declaration.description} (${value})`;
+      const effect = notBuilt === undefined ? "" : `; ${effectNote(notBuilt)}`;
+      return `  ${variables.padEnd(24)} ${declaration.description} (${value}${effect})`;
     });
-  return `\nVariables:\n${lines.join("\n")}`;
+  return lines.length === 0 ? "" : `\nVariables:\n${lines.join("\n")}`;
 }
 
-/** Commander puts its suggestion on a second line and "error: " in front. */
-function oneLine(message: string): string {
-  return message.replace(/^error: /, "").replaceAll("\n", " ");
+/** Commander puts its suggestion on a second line and "error: " in front, and says nothing where it prints help. */
+function complaint(error: CommanderError, commandArguments: readonly string[]): string {
+  if (error.code !== "commander.help") return error.message.replace(/^error: /, "").replaceAll("\n", " ");
+  const [family = ""] = commandArguments;
+  const members = commandNames().filter((name) => name.startsWith(`${family} `));
+  return `${family} needs a command behind it: ${members.join(" or ")}`;
 }

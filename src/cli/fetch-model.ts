@@ -2,6 +2,7 @@
 
 import type { Settings } from "../config/settings.ts";
 import { type ResolvedModel, resolveModel } from "../weights/resolve.ts";
+import { hubEnvironment } from "./hub-environment.ts";
 import type { Log } from "./log.ts";
 import { TransferProgress } from "./progress.ts";
 
@@ -12,11 +13,7 @@ export function fetchModel(settings: Settings, log: Log): Promise<ResolvedModel>
     model: settings.model,
     file: settings.file,
     ...(settings.revision === undefined ? {} : { revision: settings.revision }),
-    environment: {
-      ...process.env,
-      // The flag is stronger than the variable it stands for.
-      ...(settings.hubCache === undefined ? {} : { HF_HUB_CACHE: settings.hubCache }),
-    },
+    environment: hubEnvironment(settings, (message) => log.write("warning", message)),
     onProgress(event) {
       if (event.type === "note") log.write("info", event.message);
       else {

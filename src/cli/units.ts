@@ -34,3 +34,21 @@ export function formatCount(count: number): string {
     .toString()
     .replace(/\B(?=(\d{3})+$)/g, ",");
 }
+
+const DAY_MS = 86_400_000;
+const AGES = [
+  [365, "year"],
+  [30, "month"],
+  [7, "week"],
+  [1, "day"],
+] as const;
+
+/** `today`, `yesterday`, `3 days ago`, `2 weeks ago`. */
+export function formatAge(date: Date, now: Date = new Date()): string {
+  const days = Math.floor((now.getTime() - date.getTime()) / DAY_MS);
+  if (days < 1) return "today";
+  if (days < 2) return "yesterday";
+  const [length, word] = AGES.find(([unit]) => days >= unit)!;
+  const count = Math.floor(days / length);
+  return `${count} ${word}${count === 1 ? "" : "s"} ago`;
+}

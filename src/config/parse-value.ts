@@ -1,7 +1,7 @@
 /** Turns the text of a flag or variable into the value of a setting, or says what would be allowed. */
 
 import { didYouMean } from "./suggest.ts";
-import type { SettingDeclaration, SettingType } from "./types.ts";
+import type { SettingDeclaration, SettingType, SwitchRule } from "./types.ts";
 
 export type SettingValue = string | number | bigint | boolean | readonly string[];
 
@@ -10,6 +10,7 @@ export type ParsedValue =
   | { readonly ok: false; readonly allowed: string };
 
 const U64_MAX = 2n ** 64n - 1n;
+const BOOLEANS = ["true", "false"] as const;
 
 /** The value of a text. `count` and `switch` settings read the text of their variable. */
 export function parseValue(type: SettingType, text: string): ParsedValue {
@@ -20,14 +21,18 @@ export function parseValue(type: SettingType, text: string): ParsedValue {
       const min = type.kind === "integer" ? type.min : 0;
       return value >= min && value <= type.max ? accept(value) : refuse(type, text);
     }
+    case "number": {
+      const value = /^[+-]?(\d+\.?\d*|\.\d+)$/.test(text.trim()) ? Number(text) : Number.NaN;
+      return value >= type.min && value <= type.max ? accept(value) : refuse(type, text);
+    }
     case "u64": {
       const value = /^\d+$/.test(text.trim()) ? BigInt(text) : -1n;
       return value >= 0n && value <= U64_MAX ? accept(value) : refuse(type, text);
     }
     case "text":
-      return text.trim() === "" ? refuse(type, text) : accept(text);
+      return text.trim() === "" || type.pattern?.test(text) === false ? refuse(type, text) : accept(text);
     case "list": {
-      const entries = text.split(",").map((entry) => entry.trim());
+      const entries = text.split(type.separator ?? ",").map((entry) => entry.trim());
       return entries.includes("") ? refuse(type, text) : accept(entries);
     }
     case "path": {
@@ -40,11 +45,59 @@ export function parseValue(type: SettingType, text: string): ParsedValue {
       const choice = type.choices.find((candidate) => String(candidate) === text);
       return choice === undefined ? refuse(type, text) : accept(choice);
     }
+    case "boolean":
+      return text === "true" || text === "false" ? accept(text === "true") : refuse(type, text);
     case "switch":
-      return accept(type.on.includes(text.trim()) || type.on.includes(text.trim().toLowerCase()));
+      return accept(isSwitchedOn(type.on, text));
     default:
       return type satisfies never;
   }
+}
+
+/**
+ * The value of an entry of a configuration file, which has a type of its own: a number is no text that looks like
+ * one, and the other way round.
+ */
+export function parseTomlValue(type: SettingType, value: unknown): ParsedValue {
+  switch (type.kind) {
+    case "integer":
+    case "number":
+    case "count":
+      return typeof value === "number" ? parseValue(type, String(value)) : refuse(type, value);
+    case "u64":
+      // A number of a configuration file has 63 bits; a text reaches further.
+      return typeof value === "number" || typeof value === "string"
+        ? parseValue(type, String(value))
+        : refuse(type, value);
+    case "switch":
+    case "boolean":
+      return typeof value === "boolean"
+        ? accept(value)
+        : { ok: false, allowed: `one of ${BOOLEANS.join(", ")}` };
+    case "list": {
+      const texts = typeof value === "string" ? [value] : value;
+      const fits = Array.isArray(texts) && texts.every((text) => typeof text === "string" && text !== "");
+      return fits ? accept(texts) : refuse(type, value);
+    }
+    case "choice":
+      return type.choices.some((choice) => choice === value)
+        ? accept(value as string | number)
+        : refuse(type, value);
+    case "text":
+    case "path":
+    case "url":
+      return typeof value === "string" ? parseValue(type, value) : refuse(type, value);
+    default:
+      return type satisfies never;
+  }
+}
+
+function isSwitchedOn(rule: SwitchRule, text: string): boolean {
+  const word = text.trim();
+  if ("containing" in rule) return word.includes(rule.containing);
+  const listed = "except" in rule ? rule.except : rule;
+  const isListed = listed.includes(word) || listed.includes(word.toLowerCase());
+  return "except" in rule ? !isListed : isListed;
 }
 
 /** What a value may be, in words: for errors and for help. */
@@ -54,14 +107,16 @@ export function allowedText(type: SettingType): string {
       return type.max >= 2 ** 31 - 1
         ? `a whole number, at least ${type.min}`
         : `a whole number from ${type.min} to ${type.max}`;
+    case "number":
+      return `a number from ${type.min} to ${type.max}`;
     case "count":
       return `a whole number from 0 to ${type.max}`;
     case "u64":
       return `a whole number from 0 to ${U64_MAX}`;
     case "text":
-      return "a text that is not empty";
+      return type.words ?? "a text that is not empty";
     case "list":
-      return "texts that are not empty, separated by commas";
+      return `texts that are not empty, separated by ${type.separator === ";" ? "semicolons" : "commas"}`;
     case "path":
       return type.extensions === undefined
         ? "a path that is not empty"
@@ -70,11 +125,19 @@ export function allowedText(type: SettingType): string {
       return "an address that starts with http:// or https://";
     case "choice":
       return `one of ${type.choices.join(", ")}`;
+    case "boolean":
+      return `one of ${BOOLEANS.join(", ")}`;
     case "switch":
-      return type.on.length === 0 ? "no value" : `on for ${type.on.join(", ")}`;
+      return switchText(type.on);
     default:
       return type satisfies never;
   }
+}
+
+function switchText(rule: SwitchRule): string {
+  if ("containing" in rule) return `on for a text that contains ${rule.containing}`;
+  if (!("except" in rule)) return rule.length === 0 ? "no value" : `on for ${rule.join(", ")}`;
+  return rule.except.length === 0 ? "on when set to anything" : `off for ${rule.except.join(", ")}`;
 }
 
 /** A value as it is shown in logs and help. */
@@ -91,7 +154,8 @@ function accept(value: SettingValue): ParsedValue {
   return { ok: true, value };
 }
 
-function refuse(type: SettingType, text: string): ParsedValue {
-  const suggestion = type.kind === "choice" ? didYouMean(text, type.choices.map(String)) : "";
+function refuse(type: SettingType, value: unknown): ParsedValue {
+  const isNear = type.kind === "choice" && typeof value === "string";
+  const suggestion = isNear ? didYouMean(value, type.choices.map(String)) : "";
   return { ok: false, allowed: `${allowedText(type)}${suggestion}` };
 }

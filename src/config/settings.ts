@@ -4,10 +4,15 @@
  * mistral.rs where it has the setting. The rows are in settings/, by topic.
  */
 
+import { AGENT_SETTINGS } from "./settings/agents.ts";
+import { BUILD_SETTINGS } from "./settings/build.ts";
 import { COMMAND_SETTINGS } from "./settings/commands.ts";
+import { DEVICE_SETTINGS } from "./settings/devices.ts";
 import { ENGINE_SETTINGS } from "./settings/engine.ts";
 import { MODEL_SETTINGS } from "./settings/model.ts";
+import { NODE_SETTINGS } from "./settings/nodes.ts";
 import { SERVER_SETTINGS } from "./settings/server.ts";
+import { WEIGHT_SETTINGS } from "./settings/weights.ts";
 import type { SettingDeclaration, ValueOf } from "./types.ts";
 
 export const SETTINGS = {
@@ -15,6 +20,11 @@ export const SETTINGS = {
   ...MODEL_SETTINGS,
   ...ENGINE_SETTINGS,
   ...COMMAND_SETTINGS,
+  ...WEIGHT_SETTINGS,
+  ...AGENT_SETTINGS,
+  ...DEVICE_SETTINGS,
+  ...NODE_SETTINGS,
+  ...BUILD_SETTINGS,
 } as const satisfies Record<string, SettingDeclaration>;
 
 export type SettingKey = keyof typeof SETTINGS;

@@ -33,6 +33,7 @@ test("collects flags under their setting, with the spelling that was typed", () 
   expect(line).toEqual({
     kind: "command",
     command: "serve",
+    operand: undefined,
     flags: new Map([
       ["port", { name: "--port", text: "4321" }],
       ["model", { name: "--model", text: "a/b" }],
@@ -55,16 +56,22 @@ test("a flag for several texts may be repeated, or hold them all", () => {
   expect(line.flags.get("apiKeys")?.text).toBe("one,two,three");
 });
 
-test("help of a command names every setting it takes, by flag and variable, and no other", () => {
+test("help of a command names every setting it takes, by flag and variable, and no flag of another", () => {
   for (const command of ["serve", "bench"] as const) {
     printed = "";
     expect(parse(command, "--help")).toEqual({ kind: "done" });
-    for (const [, { flag, environment, commands }] of settingEntries()) {
-      const mine = commands.includes(command);
-      const names = [...(flag === undefined ? [] : [flag]), ...(environment ?? [])];
-      const missing = names.filter((name) => printed.includes(name) !== mine);
-      if (mine || flag !== undefined) expect({ command, missing }).toEqual({ command, missing: [] });
-    }
+    const words = new Set(printed.match(/--?[\w-]+|[A-Z_][A-Z0-9_]+/g));
+    const mine = settingEntries().filter(([, { commands }]) => commands.includes(command));
+    const names = mine.flatMap(([, { flag, environment }]) => [
+      ...(flag === undefined ? [] : [flag]),
+      ...(environment ?? []),
+    ]);
+    const foreign = settingEntries().flatMap(([, { flag }]) => flag ?? []);
+    expect({ command, missing: names.filter((name) => !words.has(name)) }).toEqual({ command, missing: [] });
+    const extra = foreign.filter(
+      (flag) => !names.includes(flag) && new RegExp(`^  .*${flag} `, "m").test(printed),
+    );
+    expect({ command, extra }).toEqual({ command, extra: [] });
   }
 });
 

@@ -39,7 +39,7 @@ test("bad configuration ends with status 2 and one line that says what, where an
     [
       ["serve", "--pa-cache-type", "f61"],
       {},
-      'error: flag --pa-cache-type has the value "f61"; allowed: one of auto, f16, bf16, f32 (did you mean f16?)\n',
+      'error: flag --pa-cache-type has the value "f61"; allowed: one of auto, f16, bf16, f32, f8e4m3 (did you mean f16?)\n',
     ],
     [
       ["bench"],

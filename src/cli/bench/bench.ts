@@ -26,7 +26,7 @@ export async function bench({ settings, warnings }: Resolution): Promise<void> {
     batch: settings.batch,
     promptLength: settings.promptLength,
     generatedLength: settings.generatedLength,
-    seed: settings.seed,
+    seed: settings.seed ?? 0n,
   };
   const resolved = await fetchModel(settings, log);
   const options = runnerOptions(settings, resolved.checkpointPath);

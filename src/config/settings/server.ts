@@ -1,7 +1,7 @@
 /** Settings of the HTTP server: addresses, who may call, what is logged. */
 
 import type { SettingDeclaration } from "../types.ts";
-import { COUNT_MAX, LOADING, SERVING } from "./common.ts";
+import { COUNT_MAX, LOGGING, SERVING } from "./common.ts";
 
 export const SERVER_SETTINGS = {
   host: {
@@ -162,6 +162,72 @@ export const SERVER_SETTINGS = {
     default: 0,
     description: "More log: -v settings in force, -vv engine statistics every second",
     group: "Logging",
-    commands: LOADING,
+    commands: LOGGING,
+  },
+  debug: {
+    environment: ["MISTRALRS_DEBUG"],
+    type: { kind: "switch", on: { containing: "1" } },
+    default: false,
+    description: "Verbose log, and the tensors of a GGUF file listed in mistralrs_gguf_tensors.txt",
+    group: "Logging",
+    commands: LOGGING,
+  },
+  logFilter: {
+    environment: ["RUST_LOG"],
+    type: { kind: "text" },
+    unsetText: "none",
+    description: "Filter of the log by module",
+    group: "Logging",
+    commands: LOGGING,
+    notBuilt: { because: "the log has levels, not modules: use -v and -vv" },
+  },
+  requestLog: {
+    flag: "--log",
+    short: "l",
+    toml: ["global.log"],
+    type: { kind: "path" },
+    unsetText: "none",
+    description: "File to which every request and response is appended, prompts and all",
+    group: "Logging",
+    commands: SERVING,
+  },
+  idleUnloadSeconds: {
+    flag: "--idle-unload",
+    toml: ["server.idle_unload"],
+    type: { kind: "integer", min: 0, max: 31_536_000 },
+    default: 0,
+    unit: "s",
+    description: "A model without requests for this long is unloaded, until one comes; 0 is never",
+    group: "Server",
+    commands: SERVING,
+  },
+  loadOnDemand: {
+    flag: "--load-on-demand",
+    toml: ["server.load_on_demand"],
+    type: { kind: "switch", on: [] },
+    default: false,
+    description:
+      "Of several models load only the default one at the start, the others at their first request",
+    group: "Server",
+    commands: SERVING,
+  },
+  webUi: {
+    flag: "--ui",
+    toml: ["server.ui"],
+    type: { kind: "switch", on: [] },
+    default: false,
+    description: "Serve the web page for chatting",
+    group: "Server",
+    commands: SERVING,
+    notBuilt: { because: "the web page is not built" },
+  },
+  noWebUi: {
+    flag: "--no-ui",
+    toml: ["server.no_ui"],
+    type: { kind: "switch", on: [] },
+    default: false,
+    description: "Do not serve the web page; nothing serves it yet",
+    group: "Server",
+    commands: SERVING,
   },
 } as const satisfies Record<string, SettingDeclaration>;
