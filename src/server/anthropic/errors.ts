@@ -67,8 +67,14 @@ export function speaksAnthropic(path: string): boolean {
 export const REQUEST_ID_HEADER = "request-id";
 
 export function errorBody(failure: Failure, requestId: string | undefined): ErrorBody {
-  const { message, status } = failure;
-  return { type: "error", error: { type: ERROR_TYPES[status], message }, request_id: requestId ?? null };
+  const { status } = failure;
+  const error = { type: ERROR_TYPES[status], message: messageOf(failure) };
+  return { type: "error", error, request_id: requestId ?? null };
+}
+
+/** These bodies have no place for the field at fault but the message. */
+function messageOf({ message, parameter }: Failure): string {
+  return parameter === null || message.includes(parameter) ? message : `${parameter}: ${message}`;
 }
 
 export function errorResponse(failure: Failure, requestId: string | undefined): Response {
