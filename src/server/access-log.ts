@@ -44,7 +44,7 @@ function textLine(record: RequestRecord): string {
   }
   if (prefillSpeed !== undefined) parts.push(`prefill ${prefillSpeed.toFixed(1)} tokens/s`);
   if (decodeSpeed !== undefined) parts.push(`decode ${decodeSpeed.toFixed(1)} tokens/s`);
-  if (record.clientGone) parts.push("the client left");
+  if (record.abortCause !== undefined) parts.push(`ended early: ${record.abortCause.replaceAll("_", " ")}`);
   if (record.error !== undefined) parts.push(`failed: ${printable(record.error)}`);
   if (record.keyName !== undefined) parts.push(`key ${record.keyName}`);
   parts.push(record.id);
@@ -75,6 +75,7 @@ function completedEntry(record: RequestRecord): object {
     stream: record.streamed || undefined,
     duration_ms: rounded(record.durationMs),
     outcome: outcomeOf(record),
+    abort_cause: record.abortCause,
     prompt_tokens: record.usage?.promptTokens,
     cached_tokens: record.usage?.cachedTokens,
     completion_tokens: record.usage?.completionTokens,
@@ -88,7 +89,7 @@ function completedEntry(record: RequestRecord): object {
 }
 
 export function outcomeOf(record: RequestRecord): "ok" | "error" | "canceled" {
-  if (record.clientGone) return "canceled";
+  if (record.abortCause === "client_left" || record.abortCause === "cancelled") return "canceled";
   return record.error !== undefined || record.status >= 400 ? "error" : "ok";
 }
 

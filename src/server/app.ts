@@ -1,5 +1,6 @@
 /** The HTTP application: the routes of every dialect, one gate before them and one handler of failures behind. */
 
+import type { TSchema } from "@sinclair/typebox";
 import { Elysia } from "elysia";
 import { MistralError } from "../errors.ts";
 import { checkHeaders, requireKey } from "./access.ts";
@@ -9,6 +10,8 @@ import { errorResponse as anthropicErrorResponse, speaksAnthropic } from "./anth
 import { anthropicRoutes } from "./anthropic/routes.ts";
 import { checkAnnouncedLength } from "./body.ts";
 import { createContext, type ServerContext, type ServerSettings } from "./context.ts";
+import type { DocumentedRoute } from "./docs/document.ts";
+import { docsRoutes } from "./docs/routes.ts";
 import { type Failure, failureOf, HttpFailure } from "./failure.ts";
 import { healthRoutes } from "./health.ts";
 import { Lifecycle } from "./lifecycle.ts";
@@ -19,6 +22,7 @@ import { errorResponse } from "./openai/errors.ts";
 import { openaiRoutes } from "./openai/routes.ts";
 import { type BodyComplaint, bodyFailure } from "./openai/validation.ts";
 import { responseRoutes } from "./responses/routes.ts";
+import { refuseUnknownFields } from "./strict.ts";
 import { tokenizeRoutes } from "./tokenize/routes.ts";
 
 export interface AppOptions {
@@ -30,7 +34,8 @@ export interface AppOptions {
 
 export function createApp(options: AppOptions) {
   const context = createContext(options.models, options.lifecycle ?? new Lifecycle(), options.settings);
-  let routes: readonly RouteShape[] = [];
+  let routes: readonly DocumentedRoute[] = [];
+  const bodySchemas = new Map<string, TSchema | undefined>();
   const app = new Elysia({ name: "mistral.ts", normalize: false })
     .onRequest(({ request, set }) => {
       const path = pathOf(request);
@@ -63,7 +68,10 @@ export function createApp(options: AppOptions) {
       const record = context.records.of(request);
       if (record === undefined) return;
       record.route = route;
-      if (typeof body === "object" && body !== null) record.model = modelNamed(context, body);
+      if (typeof body === "object" && body !== null) {
+        record.model = modelNamed(context, body);
+        if (context.strict) refuseUnknownFields(body, bodySchemas.get(`${request.method} ${route}`));
+      }
       context.records.started(record);
     })
     .onAfterResponse(({ request, set, responseValue }) => {
@@ -84,8 +92,10 @@ export function createApp(options: AppOptions) {
     .use(tokenizeRoutes(context))
     .use(modelStatusRoute(context))
     .use(modelAdministrationRoutes(context))
-    .use(systemRoutes(context));
-  routes = app.routes;
+    .use(systemRoutes(context))
+    .use(docsRoutes(() => routes, { strict: context.strict, keys: context.apiKeys !== undefined }));
+  routes = app.routes as readonly DocumentedRoute[];
+  for (const { method, path, hooks } of routes) bodySchemas.set(`${method} ${path}`, hooks.body);
   return app;
 }
 

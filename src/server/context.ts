@@ -3,6 +3,7 @@
 import { type AccessLogSettings, accessLog } from "./access-log.ts";
 import type { KeyRing } from "./api-keys.ts";
 import { CorsPolicy } from "./cors.ts";
+import { httpMetrics } from "./http-metrics.ts";
 import type { Lifecycle } from "./lifecycle.ts";
 import { LIMITS } from "./limits.ts";
 import { Metrics } from "./metrics.ts";
@@ -44,8 +45,6 @@ export interface ServerContext {
   readonly apiKeys: KeyRing | undefined;
   readonly cors: CorsPolicy;
   readonly requestIdHeader: boolean;
-  /** Whether records keep the text of prompts. */
-  readonly recordPrompts: boolean;
   logError(message: string, cause: unknown): void;
   /** Logs each distinct message once in the life of the server. */
   warnOnce(message: string): void;
@@ -58,21 +57,22 @@ export function createContext(
 ): ServerContext {
   const log = settings.log ?? ((level, message, cause) => console.error(`${level}: ${message}`, cause ?? ""));
   const warned = new Set<string>();
-  const records = new RequestRecords();
+  const records = new RequestRecords({ keepPrompts: settings.accessLog?.prompts ?? false });
   if (settings.accessLog !== undefined) records.watch(accessLog(settings.accessLog));
+  const metrics = settings.metrics === false ? undefined : new Metrics(models);
+  if (metrics !== undefined) records.watch(httpMetrics(metrics.registry));
   lifecycle.configure(settings.requestTimeoutMs ?? 0, records);
   return {
     models,
     lifecycle,
     records,
-    metrics: settings.metrics === false ? undefined : new Metrics(models),
+    metrics,
     keepAliveIntervalMs: settings.keepAliveIntervalMs,
     streamBacklogBytes: settings.streamBacklogBytes ?? LIMITS.streamBacklogBytes,
     strict: settings.strict ?? false,
     apiKeys: settings.apiKeys,
     cors: settings.cors ?? new CorsPolicy([]),
     requestIdHeader: settings.requestIdHeader ?? true,
-    recordPrompts: settings.accessLog?.prompts ?? false,
     logError: (message, cause) => log("error", message, cause),
     warnOnce(message) {
       if (warned.has(message) || warned.size >= LIMITS.rememberedWarnings) return;

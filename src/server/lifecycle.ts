@@ -7,26 +7,28 @@ import { MistralError } from "../errors.ts";
 import { HttpFailure } from "./failure.ts";
 import type { RequestRecords } from "./request-record.ts";
 
+/** Why a request was ended before its answer was complete. */
+export type AbortCause = "client_left" | "client_too_slow" | "timeout" | "cancelled" | "shutdown";
+
 /** One open request: the signal its engine work runs under. */
 export class RequestScope {
   readonly #controller = new AbortController();
   readonly #onClose: (scope: RequestScope) => void;
   #detach: (() => void) | undefined;
   #timer: ReturnType<typeof setTimeout> | undefined;
-  #clientGone = false;
+  #cause: AbortCause | undefined;
   #closed = false;
 
   /** @param request undefined for work that goes on without a connection. */
   constructor(request: Request | undefined, timeoutMs: number, onClose: (scope: RequestScope) => void) {
     this.#onClose = onClose;
-    if (timeoutMs > 0) this.#timer = setTimeout(() => this.abort(outOfTime(timeoutMs)), timeoutMs);
+    if (timeoutMs > 0) this.#timer = setTimeout(() => this.abort(outOfTime(timeoutMs), "timeout"), timeoutMs);
     if (request !== undefined) this.#follow(request.signal);
   }
 
   #follow(signal: AbortSignal): void {
     const onAbort = () => {
-      this.#clientGone = true;
-      this.abort(signal.reason);
+      this.abort(signal.reason, "client_left");
     };
     if (signal.aborted) onAbort();
     else signal.addEventListener("abort", onAbort, { once: true });
@@ -39,11 +41,18 @@ export class RequestScope {
 
   /** The connection was closed from the other side; nothing that is written now is read. */
   get clientGone(): boolean {
-    return this.#clientGone;
+    return this.#cause === "client_left";
+  }
+
+  /** Undefined for a request that ran to its end. */
+  get cause(): AbortCause | undefined {
+    return this.#cause;
   }
 
   /** Stops the request's work; `reason` is what its consumer will see thrown. Only the first call counts. */
-  abort(reason: unknown): void {
+  abort(reason: unknown, cause: AbortCause): void {
+    if (this.#closed) return;
+    this.#cause ??= cause;
     this.#controller.abort(reason);
   }
 
@@ -85,7 +94,7 @@ export class Lifecycle {
 
   open(request: Request): RequestScope {
     this.#records?.hold(request);
-    return this.#add(request, ({ clientGone }) => this.#records?.release(request, clientGone));
+    return this.#add(request, ({ cause }) => this.#records?.release(request, cause));
   }
 
   /** Work of the server's own that no connection waits for; a stopping server waits for it as for requests. */
@@ -110,6 +119,6 @@ export class Lifecycle {
   /** Ends every open request with an error that its client is told. */
   abortAll(): void {
     const reason = new MistralError("shutting_down", "The server is shutting down and ended this request.");
-    for (const scope of this.#open) scope.abort(reason);
+    for (const scope of this.#open) scope.abort(reason, "shutdown");
   }
 }

@@ -166,13 +166,28 @@ export class Metrics {
 }
 
 export function metricsRoutes({ metrics }: Pick<ServerContext, "metrics">) {
-  return new Elysia({ name: "metrics", normalize: false }).get("/metrics", async () => {
-    if (metrics === undefined) {
-      throw new HttpFailure(503, "Metrics are switched off (--disable-metrics).", {
-        code: "metrics_disabled",
-      });
-    }
-    const { registry } = metrics;
-    return new Response(await registry.metrics(), { headers: { "content-type": registry.contentType } });
-  });
+  return new Elysia({ name: "metrics", normalize: false }).get(
+    "/metrics",
+    async () => {
+      if (metrics === undefined) {
+        throw new HttpFailure(503, "Metrics are switched off (--disable-metrics).", {
+          code: "metrics_disabled",
+        });
+      }
+      const { registry } = metrics;
+      return new Response(await registry.metrics(), { headers: { "content-type": registry.contentType } });
+    },
+    {
+      detail: {
+        tags: ["Server"],
+        summary: "Figures for Prometheus",
+        responses: {
+          200: {
+            description: "Prometheus' text format.",
+            content: { "text/plain": { schema: { type: "string" } } },
+          },
+        },
+      },
+    },
+  );
 }

@@ -4,12 +4,13 @@
  */
 
 import type { Usage } from "../engine/messages.ts";
-import type { TextEvent } from "./generation/request.ts";
+import type { TextEvent, TextRequest } from "./generation/request.ts";
+import type { AbortCause } from "./lifecycle.ts";
 
 export interface RecordWatcher {
   started?(record: RequestRecord): void;
-  /** Tokens came: the first of them, or `sinceLastMs` after the ones before. */
-  tokens?(record: RequestRecord, sinceLastMs: number | undefined): void;
+  /** Tokens came this long after the ones before them. */
+  tokens?(record: RequestRecord, sinceLastMs: number): void;
   completed(record: RequestRecord): void;
 }
 
@@ -34,8 +35,8 @@ export class RequestRecord {
   lastTokenMs: number | undefined;
   endedMs: number | undefined;
   error: string | undefined;
-  /** The client left before the end. */
-  clientGone = false;
+  /** What ended it before its answer was complete. */
+  abortCause: AbortCause | undefined;
   prompt: string | undefined;
 
   constructor(request: Request, path: string) {
@@ -72,6 +73,11 @@ export class RequestRecords {
     { readonly record: RequestRecord; open: number; answered: boolean }
   >();
   readonly #watchers: RecordWatcher[] = [];
+  readonly #keepPrompts: boolean;
+
+  constructor(options: { readonly keepPrompts: boolean }) {
+    this.#keepPrompts = options.keepPrompts;
+  }
 
   watch(watcher: RecordWatcher): void {
     this.#watchers.push(watcher);
@@ -98,11 +104,11 @@ export class RequestRecords {
     if (entry !== undefined) entry.open += 1;
   }
 
-  release(request: Request, clientGone: boolean): void {
+  release(request: Request, cause: AbortCause | undefined): void {
     const entry = this.#records.get(request);
     if (entry === undefined) return;
     entry.open -= 1;
-    if (clientGone) entry.record.clientGone = true;
+    entry.record.abortCause ??= cause;
     this.#completeIfOver(request, entry);
   }
 
@@ -117,6 +123,7 @@ export class RequestRecords {
   /** Passes a request's events on and notes their times, tokens and failure. */
   async *observe(
     request: Request,
+    { prompts }: Pick<TextRequest, "prompts">,
     source: AsyncIterable<readonly TextEvent[]>,
   ): AsyncGenerator<readonly TextEvent[], void, undefined> {
     const record = this.of(request);
@@ -124,6 +131,7 @@ export class RequestRecords {
       yield* source;
       return;
     }
+    if (this.#keepPrompts) record.prompt = prompts.map(({ text }) => text ?? "(token ids)").join("\n");
     try {
       for await (const batch of source) {
         this.#note(record, batch);
@@ -143,10 +151,11 @@ export class RequestRecords {
     }
     if (!generated) return;
     const now = performance.now();
-    const sinceLastMs = record.lastTokenMs === undefined ? undefined : now - record.lastTokenMs;
+    const { lastTokenMs } = record;
     record.firstTokenMs ??= now;
     record.lastTokenMs = now;
-    for (const watcher of this.#watchers) watcher.tokens?.(record, sinceLastMs);
+    if (lastTokenMs === undefined) return;
+    for (const watcher of this.#watchers) watcher.tokens?.(record, now - lastTokenMs);
   }
 
   #completeIfOver(

@@ -94,6 +94,7 @@ class EventStreamWriter {
     if (controller === undefined) return;
     if ((controller.desiredSize ?? 0) <= 0) {
       const unread = `the client left more than ${this.#options.backlogBytes} bytes unread`;
+      this.#options.scope.abort(new DOMException(unread, "AbortError"), "client_too_slow");
       this.#end((stream) => stream.error(new Error(unread)));
       return;
     }

@@ -59,10 +59,18 @@ function optionalUnknown() {
 
 type SchemasOf<Table extends ParameterTable> = { -readonly [Field in keyof Table]: Table[Field]["schema"] };
 
+/** Where a schema made of a table says which state each field is in; the API document passes it on. */
+export const PARAMETER_STATE = "x-parameter-state";
+
 /** The body schema of a table. Fields outside the table pass, to be warned about. */
 export function bodySchema<Table extends ParameterTable>(table: Table): TObject<SchemasOf<Table>> {
-  const properties = Object.fromEntries(Object.entries(table).map(([field, { schema }]) => [field, schema]));
-  return t.Object(properties as SchemasOf<Table>, {
+  const properties = Object.fromEntries(
+    Object.entries(table).map(([field, { schema, state, description }]) => [
+      field,
+      { ...schema, description, [PARAMETER_STATE]: state },
+    ]),
+  );
+  return t.Object(properties as unknown as SchemasOf<Table>, {
     additionalProperties: true,
     ...expecting("a JSON object"),
   });

@@ -105,7 +105,7 @@ export class ResponseRun {
     this.#cancelled = true;
     this.#writer.cancel();
     this.#notify();
-    this.scope.abort(new DOMException("The response was cancelled.", "AbortError"));
+    this.scope.abort(new DOMException("The response was cancelled.", "AbortError"), "cancelled");
   }
 
   /** The log is of no more use: nobody may ask for it again. Readers that have begun keep what they have. */
