@@ -11,9 +11,26 @@ import {
   post,
   readEvents,
   says,
+  TEMPLATE,
 } from "../harness.ts";
 
-const PIECES = ["a", "\u00e9", "\u{1f600}", "ST", "OP", "STOP", " the", " world", "\n\n", "\u4e2d", "x"];
+/** A model that thinks, and one that does not, given the same words. */
+const SOURCES = ["plain", "<think></think>"];
+const PIECES = [
+  "<think>",
+  "</think>",
+  "a",
+  "\u00e9",
+  "\u{1f600}",
+  "ST",
+  "OP",
+  "STOP",
+  " the",
+  " world",
+  "\n\n",
+  "\u4e2d",
+  "x",
+];
 
 /** What a request may say and what the model then does, so that every way to end and to hold back occurs. */
 const fixture = fc.record({
@@ -28,12 +45,14 @@ const fixture = fc.record({
   }),
   logprobs: fc.boolean(),
   echo: fc.boolean(),
+  source: fc.constantFrom(...SOURCES),
 });
 type Fixture = typeof fixture extends fc.Arbitrary<infer Value> ? Value : never;
 
 /** Each choice of a fixture says something of its own. */
-function made({ pieces, tokensPerStep, cachedTokens }: Fixture) {
+function made({ pieces, tokensPerStep, cachedTokens, source }: Fixture) {
   return harness({
+    chatTemplate: { ...TEMPLATE, source },
     script: ({ sampling }) =>
       says([...pieces.slice(Number(sampling.seed) % 4), "."].join(""), { tokensPerStep, cachedTokens }),
   });
@@ -42,12 +61,18 @@ function made({ pieces, tokensPerStep, cachedTokens }: Fixture) {
 const STREAM = { stream: true, stream_options: { include_usage: true } };
 
 function foldChat(chunks: readonly ChatCompletionChunk[], n: number) {
-  const choices = Array.from({ length: n }, () => ({ content: "", logprobs: [] as unknown[], reason: "" }));
+  const choices = Array.from({ length: n }, () => ({
+    content: "",
+    reasoning: "",
+    logprobs: [] as unknown[],
+    reason: "",
+  }));
   for (const { choices: parts } of chunks) {
     for (const { index, delta, logprobs, finish_reason } of parts) {
       const choice = choices[index]!;
       expect(choice.reason).toBe("");
       choice.content += delta.content ?? "";
+      choice.reasoning += delta.reasoning_content ?? "";
       choice.logprobs.push(...(logprobs?.content ?? []));
       choice.reason = finish_reason ?? "";
     }
@@ -85,6 +110,7 @@ describe("the stream, put together, is the whole answer", () => {
       expect(foldChat(chunks, given.fields.n)).toEqual({
         choices: whole.choices.map(({ message, logprobs, finish_reason }) => ({
           content: message.content,
+          reasoning: message.reasoning_content ?? "",
           logprobs: logprobs?.content ?? [],
           reason: finish_reason,
         })),
