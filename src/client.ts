@@ -5,10 +5,14 @@
 
 import { treaty } from "@elysiajs/eden";
 import { type ErrorCode, MistralError } from "./errors.ts";
+import type { MessageBody } from "./server/anthropic/message-parameters.ts";
+import type { MessageEvent } from "./server/anthropic/shapes.ts";
 import type { App } from "./server/app.ts";
 import type { ChatBody } from "./server/openai/chat-parameters.ts";
 import type { CompletionBody } from "./server/openai/completion-parameters.ts";
 import type { ChatCompletionChunk, CompletionChunk } from "./server/openai/responses.ts";
+import type { ResponseCreateBody } from "./server/responses/parameters.ts";
+import type { ResponseStreamEvent } from "./server/responses/shapes.ts";
 
 export interface ClientOptions {
   /** Sent as a bearer token. */
@@ -59,6 +63,35 @@ export async function* completionStream(
 ): AsyncGenerator<CompletionChunk, void, undefined> {
   const answer = await client.v1.completions.post({ ...body, stream: true }, fetchOptions(options));
   yield* chunksOf<CompletionChunk>(answer);
+}
+
+/**
+ * The events of a streamed response, up to the one that completes it. Leaving the loop stops a response unless it
+ * runs in the background. Throws MistralError when the server refuses or fails, also midway.
+ */
+export async function* responseStream(
+  client: Client,
+  body: Omit<ResponseCreateBody, "stream">,
+  options: StreamOptions = {},
+): AsyncGenerator<ResponseStreamEvent, void, undefined> {
+  const answer = await client.v1.responses.post({ ...body, stream: true }, fetchOptions(options));
+  for await (const event of chunksOf<ResponseStreamEvent>(answer)) {
+    if (event.type === "error") throw errorOf({ error: event }, "the response failed");
+    yield event;
+  }
+}
+
+/** The events of a streamed message in Anthropic's words. Throws MistralError when the server refuses or fails, also midway. */
+export async function* messageStream(
+  client: Client,
+  body: Omit<MessageBody, "stream">,
+  options: StreamOptions = {},
+): AsyncGenerator<MessageEvent, void, undefined> {
+  const answer = await client.v1.messages.post({ ...body, stream: true }, fetchOptions(options));
+  for await (const event of chunksOf<MessageEvent>(answer)) {
+    yield event;
+    if (event.type === "message_stop") return;
+  }
 }
 
 function fetchOptions(options: StreamOptions) {

@@ -23,7 +23,10 @@ const About = t.Object({ name: t.String(), version: t.String(), models: t.Array(
 
 export function healthRoutes(context: ServerContext) {
   return new Elysia({ name: "health", normalize: false })
-    .get("/health", () => healthOf(context), { response: Health })
+    .get("/health", () => healthOf(context), {
+      response: Health,
+      detail: { tags: ["Server"], summary: "Tell that the server lives" },
+    })
     .get(
       "/ready",
       ({ set }) => {
@@ -34,7 +37,10 @@ export function healthRoutes(context: ServerContext) {
         }
         return health;
       },
-      { response: { 200: Health, 503: Health } },
+      {
+        response: { 200: Health, 503: Health },
+        detail: { tags: ["Server"], summary: "Tell whether requests are taken" },
+      },
     )
     .get(
       "/",
@@ -43,7 +49,7 @@ export function healthRoutes(context: ServerContext) {
         version: packageJson.version,
         models: context.models.list().map(({ id }) => id),
       }),
-      { response: About },
+      { response: About, detail: { tags: ["Server"], summary: "Tell what answers" } },
     );
 }
 

@@ -1,12 +1,13 @@
 /** OpenAI's routes: each body checked against its table, mapped to the native request, and the answer mapped back. */
 
-import { Elysia } from "elysia";
+import { Elysia, t } from "elysia";
 import { answerStream, answerWhole, type Exchange, warningHeaders } from "../answer.ts";
 import { readJsonBody } from "../body.ts";
 import type { ServerContext } from "../context.ts";
 import { bestAnswers, foldText } from "../generation/fold.ts";
 import { truncationWarnings } from "../generation/truncate.ts";
 import type { ServedModel } from "../served-model.ts";
+import { streams } from "../streams.ts";
 import { answerHead } from "./answer-head.ts";
 import { CHAT_PARAMETERS, ChatBody } from "./chat-parameters.ts";
 import { chatTextRequest, unusedTemplateFields } from "./chat-request.ts";
@@ -16,7 +17,14 @@ import { completionTextRequest } from "./completion-request.ts";
 import { completion, completionChunks } from "./completion-response.ts";
 import { ERROR_RESPONSES, errorEvent } from "./errors.ts";
 import { ignoredFields } from "./parameters.ts";
-import { ChatCompletion, Completion, Model, ModelList } from "./responses.ts";
+import {
+  ChatCompletion,
+  ChatCompletionChunk,
+  Completion,
+  CompletionChunk,
+  Model,
+  ModelList,
+} from "./responses.ts";
 import { streamChoice } from "./sampling-parameters.ts";
 
 const parse = ({ request }: { request: Request }) => readJsonBody(request);
@@ -53,7 +61,12 @@ export function openaiRoutes(context: ServerContext) {
             chatCompletion(head, await foldText(events, choiceCount), text.logprobs >= 0),
           );
         },
-        { parse, body: ChatBody, response: { 200: ChatCompletion, ...ERROR_RESPONSES } },
+        {
+          parse,
+          body: ChatBody,
+          response: { 200: ChatCompletion, ...ERROR_RESPONSES },
+          detail: { tags: ["OpenAI"], summary: "Answer a conversation", ...streams(ChatCompletionChunk) },
+        },
       )
       .post(
         "/v1/completions",
@@ -77,13 +90,23 @@ export function openaiRoutes(context: ServerContext) {
             return completion(head, best, text.logprobs >= 0);
           });
         },
-        { parse, body: CompletionBody, response: { 200: Completion, ...ERROR_RESPONSES } },
+        {
+          parse,
+          body: CompletionBody,
+          response: { 200: Completion, ...ERROR_RESPONSES },
+          detail: { tags: ["OpenAI"], summary: "Continue a text", ...streams(CompletionChunk) },
+        },
       )
       .get("/v1/models", () => ({ object: "list" as const, data: context.models.list().map(modelBody) }), {
         response: { 200: ModelList, ...ERROR_RESPONSES },
+        detail: { tags: ["Models"], summary: "List the loaded models" },
       })
       .get("/v1/models/:id", ({ params }) => modelBody(context.models.get(params.id)), {
+        params: t.Object({
+          id: t.String({ description: "The model's name; a slash may be escaped or not." }),
+        }),
         response: { 200: Model, ...ERROR_RESPONSES },
+        detail: { tags: ["Models"], summary: "Describe a loaded model" },
       })
       // Names of hub models have a slash, which not every client escapes.
       .get("/v1/models/*", ({ params }) => modelBody(context.models.get(params["*"])), {
