@@ -21,7 +21,7 @@ class AdjustmentTable {
   count = 0;
   readonly #indexOf = new Map<number, number>();
 
-  /** The index of the token's entry; a new one starts as "no change". */
+  /** The index of the token's entry; a new one starts as "no change". Making room for it replaces the arrays. */
   entry(token: number): number {
     const known = this.#indexOf.get(token);
     if (known !== undefined) return known;
@@ -32,6 +32,16 @@ class AdjustmentTable {
     this.multipliers[index] = 1;
     this.addends[index] = 0;
     return index;
+  }
+
+  setMultiplier(token: number, multiplier: number): void {
+    const index = this.entry(token);
+    this.multipliers[index] = multiplier;
+  }
+
+  setAddend(token: number, addend: number): void {
+    const index = this.entry(token);
+    this.addends[index] = addend;
   }
 
   #grow(): void {
@@ -74,7 +84,7 @@ export class Adjustments {
     for (const { token, bias } of sampling.logitBias) {
       const total = (this.#bias.get(token) ?? 0) + bias;
       this.#bias.set(token, total);
-      this.#last.addends[this.#last.entry(token)] = total;
+      this.#last.setAddend(token, total);
     }
     if (this.#repetition !== 1) for (const token of promptTokens) this.#repeat(token);
   }
@@ -95,7 +105,7 @@ export class Adjustments {
     this.#counts.set(token, count);
     const table = this.#penalties;
     const bias = table === this.#last ? (this.#bias.get(token) ?? 0) : 0;
-    table.addends[table.entry(token)] = bias - (count * frequencyPenalty + presencePenalty);
+    table.setAddend(token, bias - (count * frequencyPenalty + presencePenalty));
   }
 
   /** Writes the entries from index `at` on; returns the index after them. */
@@ -112,7 +122,7 @@ export class Adjustments {
   }
 
   #repeat(token: number): void {
-    this.#last.multipliers[this.#last.entry(token)] = this.#repetition;
+    this.#last.setMultiplier(token, this.#repetition);
   }
 }
 

@@ -5,7 +5,8 @@ import { DryPenalty } from "../../src/engine/dry.ts";
 import type { SamplingParameters } from "../../src/engine/messages.ts";
 import { GREEDY } from "./requests.ts";
 
-const VOCABULARY = 12;
+/** Enough for the tables to grow twice. */
+const VOCABULARY = 40;
 
 /** The rules in plain float64: DRY as its own test has it, frequency and presence, then repetition, then bias. */
 function reference(
@@ -38,9 +39,9 @@ function reference(
 /** What the sample op does with the list. */
 function applied(adjustments: Adjustments, logits: number[]): number[] {
   const target = {
-    adjustmentTokens: new Int32Array(100).fill(-1),
-    adjustmentMultipliers: new Float32Array(100),
-    adjustmentAddends: new Float32Array(100),
+    adjustmentTokens: new Int32Array(200).fill(-1),
+    adjustmentMultipliers: new Float32Array(200),
+    adjustmentAddends: new Float32Array(200),
   };
   const end = adjustments.write(target, 3);
   expect(end - 3).toBe(adjustments.count);
@@ -57,14 +58,14 @@ function applied(adjustments: Adjustments, logits: number[]): number[] {
 
 const token = fc.integer({ min: 0, max: VOCABULARY - 1 });
 const scenario = fc.record({
-  prompt: fc.array(token, { minLength: 1, maxLength: 20 }),
-  generated: fc.array(token, { maxLength: 20 }),
+  prompt: fc.array(token, { minLength: 1, maxLength: 60 }),
+  generated: fc.array(token, { maxLength: 60 }),
   logits: fc.array(fc.integer({ min: -40, max: 40 }), { minLength: VOCABULARY, maxLength: VOCABULARY }),
   frequencyPenalty: fc.constantFrom(0, 0.5, -0.25, 2),
   presencePenalty: fc.constantFrom(0, 0.75, -1),
   repetitionPenalty: fc.constantFrom(1, 1.25, 0.5, 2),
   dry: fc.constantFrom(undefined, { multiplier: 0.5, base: 1.5, allowedLength: 1, breakers: [3] }),
-  logitBias: fc.array(fc.record({ token, bias: fc.constantFrom(-100, -1, 0.5, 3) }), { maxLength: 4 }),
+  logitBias: fc.array(fc.record({ token, bias: fc.constantFrom(-100, -1, 0.5, 3) }), { maxLength: 20 }),
 });
 
 test("the list does what the rules say, whatever their combination", () => {

@@ -53,11 +53,16 @@ export function loadText(checkpointPath: string, files: TemplateFiles): ModelTex
     tokenizer,
     chatTemplate: template?.chatTemplate,
     chatTemplateFrom: template?.from ?? "none",
-    generationDefaults: parseGenerationDefaults(
-      checkpoint.format === "safetensors" ? checkpoint.generationConfig : undefined,
-    ),
+    generationDefaults: parseGenerationDefaults(samplingConfig(checkpoint)),
     eosTokens: endTokens(checkpoint, tokenizer),
   };
+}
+
+/** Where the model's authors say how to sample: a file of its own, or else the model's configuration. */
+function samplingConfig(checkpoint: Checkpoint): unknown {
+  if (checkpoint.format === "gguf") return undefined;
+  const { generationConfig, config } = checkpoint;
+  return generationConfig ?? { ...(config.text_config as object | undefined), ...config };
 }
 
 function loadTemplate(
