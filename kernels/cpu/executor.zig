@@ -1,8 +1,7 @@
 //! Runs a program: lowers its ops to stages once, then walks the stages with all threads of the pool.
 //!
-//! A stage either splits the rows of its leading dimension evenly and statically, or hands out units of work
-//! from a shared counter. Two neighbouring row stages over the same leading dimension need no barrier between
-//! them, because each thread meets only rows it wrote itself.
+//! A stage is work without order: units that any thread takes. Neighbouring ops that treat each row of the same
+//! leading dimension by itself are one stage whose unit takes a few rows through all of them.
 
 const std = @import("std");
 const ops = @import("../abi/ops.gen.zig");
@@ -15,24 +14,22 @@ const memory = @import("memory.zig");
 const sample = @import("sample.zig");
 const Packing = @import("packing.zig").Packing;
 const Pool = @import("pool.zig").Pool;
+const Units = @import("pool.zig").Units;
 
 const Body = lower.Body;
 const Leading = lower.Leading;
 
-/// Part of an op between two barriers.
 const Stage = struct {
-    op: u32,
     kind: Kind,
+    first_op: u32,
+    /// The ops of a row stage; a matrix product among them stands for the quantisation of its x.
+    ops: []const u32,
     leading: Leading,
-    barrier_after: bool,
+    units: Units = .{},
+    /// Rows of one unit of a row stage, in this step.
+    rows_per_unit: u32 = 1,
 
-    const Kind = enum { rows, quantize, units, combine };
-
-    fn as(stage: Stage, kind: Kind) Stage {
-        var result = stage;
-        result.kind = kind;
-        return result;
-    }
+    const Kind = enum { rows, units, combine };
 };
 
 /// What a step's inputs got wrong, in words.
@@ -58,8 +55,8 @@ pub const Executor = struct {
     bodies: []Body,
     leadings: []Leading,
     stages: []Stage,
-    /// Next unit of every stage.
-    counters: []std.atomic.Value(u32),
+    /// Rises with every step.
+    epoch: std.atomic.Value(u32) = .init(0),
     workspace: memory.Buffer,
     /// Weights re-laid for speed.
     panels: ?memory.Buffer,
@@ -99,10 +96,8 @@ pub const Executor = struct {
             body.* = lower.lower(&program, op, buffers, workspace.memory);
             try appendStages(allocator, &stages, body, @intCast(index), leading.*);
         }
-        setBarriers(stages.items, bodies);
         var panels: ?memory.Buffer = if (repack) try Packing.run(pool, bodies, buffers) else null;
         errdefer if (panels) |*buffer| buffer.free();
-        const counters = try allocator.alloc(std.atomic.Value(u32), stages.items.len);
 
         const executor = try allocator.create(Executor);
         executor.* = .{
@@ -112,7 +107,6 @@ pub const Executor = struct {
             .bodies = bodies,
             .leadings = leadings,
             .stages = stages.items,
-            .counters = counters,
             .workspace = workspace,
             .panels = panels,
             .scratch = scratch,
@@ -124,6 +118,7 @@ pub const Executor = struct {
     }
 
     pub fn free(executor: *Executor) void {
+        executor.pool.quiesce();
         executor.workspace.free();
         if (executor.panels) |*panels| panels.free();
         // The executor lies in its own arena: take it out before the memory goes.
@@ -137,14 +132,30 @@ pub const Executor = struct {
             if (value > maximum)
                 return status.fail(error.InvalidInput, "dimension {d} is {d}; its maximum is {d}", .{ index, value, maximum });
         }
-        @memcpy(executor.dims[0..dims.len], dims);
-        for (executor.counters) |*counter| counter.store(0, .monotonic);
-        executor.failed.store(false, .monotonic);
         for (executor.bodies, executor.leadings, 0..) |*body, leading, op| {
             lower.prepare(body, leading, dims) catch |reason| return executor.explain(.{ .op = @intCast(op), .reason = reason });
         }
+        @memcpy(executor.dims[0..dims.len], dims);
+        executor.failed.store(false, .monotonic);
+        const epoch = executor.epoch.load(.monotonic) +% 1;
+        for (executor.stages) |*stage| stage.units.reset(epoch, executor.planStage(stage));
+        executor.epoch.store(epoch, .release);
         executor.pool.run(runThread, executor);
         if (executor.failed.load(.acquire)) return executor.explain(executor.failure);
+    }
+
+    /// Units of a stage in this step.
+    fn planStage(executor: *Executor, stage: *Stage) u32 {
+        const body = &executor.bodies[stage.first_op];
+        return @intCast(switch (stage.kind) {
+            .units => executor.unitCount(body),
+            .combine => attention.combineUnitCount(&body.paged_attention.arguments),
+            .rows => count: {
+                const rows = stage.leading.at(&executor.dims);
+                stage.rows_per_unit = std.math.divCeil(u32, @max(rows, 1), 4 * executor.pool.count) catch unreachable;
+                break :count std.math.divCeil(u32, rows, stage.rows_per_unit) catch unreachable;
+            },
+        });
     }
 
     fn explain(executor: *Executor, failure: Failure) status.Error {
@@ -153,53 +164,42 @@ pub const Executor = struct {
 
     fn runThread(context: *anyopaque, thread: u32) void {
         const executor: *Executor = @ptrCast(@alignCast(context));
+        const epoch = executor.epoch.load(.acquire);
         const scratch = executor.scratch[thread * executor.scratch_bytes_per_thread ..][0..executor.scratch_bytes_per_thread];
-        for (executor.stages, executor.counters) |*stage, *counter| {
-            if (!executor.failed.load(.monotonic)) executor.runStage(stage, counter, thread, @alignCast(scratch));
-            if (stage.barrier_after) executor.pool.barrier();
+        for (executor.stages) |*stage| {
+            while (stage.units.take(epoch)) |unit| {
+                if (!executor.failed.load(.monotonic)) executor.runStageUnit(stage, unit, @alignCast(scratch));
+                stage.units.finish(executor.pool);
+            }
+            if (!stage.units.wait(executor.pool, epoch)) return;
         }
     }
 
-    fn runStage(executor: *Executor, stage: *const Stage, counter: *std.atomic.Value(u32), thread: u32, scratch: []align(64) u8) void {
-        const body = &executor.bodies[stage.op];
+    fn runStageUnit(executor: *Executor, stage: *const Stage, unit: u32, scratch: []align(64) u8) void {
+        const body = &executor.bodies[stage.first_op];
         switch (stage.kind) {
-            .rows, .quantize => {
-                const rows: usize = stage.leading.at(&executor.dims);
-                const begin = rows * thread / executor.pool.count;
-                const end = rows * (thread + 1) / executor.pool.count;
-                if (begin < end) executor.runRows(stage, body, begin, end, scratch);
-            },
-            .units => {
-                const units = executor.unitCount(body);
-                while (true) {
-                    const unit = counter.fetchAdd(1, .monotonic);
-                    if (unit >= units) return;
-                    executor.runUnit(body, unit, scratch);
-                }
-            },
-            .combine => {
-                const units = attention.combineUnitCount(&body.paged_attention.arguments);
-                while (true) {
-                    const unit = counter.fetchAdd(1, .monotonic);
-                    if (unit >= units) return;
-                    attention.runCombineUnit(&body.paged_attention.arguments, unit, @ptrCast(scratch));
-                }
+            .units => executor.runUnit(body, unit, scratch),
+            .combine => attention.runCombineUnit(&body.paged_attention.arguments, unit, @ptrCast(scratch)),
+            .rows => {
+                const begin = unit * stage.rows_per_unit;
+                const end = @min(begin + stage.rows_per_unit, stage.leading.at(&executor.dims));
+                for (stage.ops) |op| executor.runRows(op, begin, end, scratch);
             },
         }
     }
 
-    fn runRows(executor: *Executor, stage: *const Stage, body: *Body, begin: usize, end: usize, scratch: []align(64) u8) void {
-        switch (body.*) {
+    fn runRows(executor: *Executor, op: u32, begin: usize, end: usize, scratch: []align(64) u8) void {
+        switch (executor.bodies[op]) {
             .matmul => |*a| for (begin..end) |token| a.x_blocks.quantize(token, a.x + token * a.x_stride, a.k),
-            .gather_rows => |*a| a.rows.run(begin, end, a.x_leading.at(&executor.dims)) catch |failure| executor.fail(stage.op, failure),
+            .gather_rows => |*a| a.rows.run(begin, end, a.x_leading.at(&executor.dims)) catch |failure| executor.fail(op, failure),
             .sample => |*a| for (begin..end) |row| switch (sample.sampleRow(a, row, scratch)) {
                 .ok => {},
                 // Numbers of one row that overflowed are that request's misfortune, not the step's.
                 .no_candidate => a.tokens[row] = -1,
-                else => executor.fail(stage.op, error.Sampling),
+                else => executor.fail(op, error.Sampling),
             },
             .paged_attention => unreachable,
-            inline else => |*a| a.run(begin, end) catch |failure| executor.fail(stage.op, failure),
+            inline else => |*a| a.run(begin, end) catch |failure| executor.fail(op, failure),
         }
     }
 
@@ -226,26 +226,31 @@ pub const Executor = struct {
 };
 
 fn appendStages(allocator: std.mem.Allocator, stages: *std.ArrayList(Stage), body: *const Body, op: u32, leading: Leading) !void {
-    const stage: Stage = .{ .op = op, .kind = .rows, .leading = leading, .barrier_after = true };
+    const alone: Stage = .{ .kind = .units, .first_op = op, .ops = &.{}, .leading = leading };
     switch (body.*) {
         .matmul => |*a| {
-            if (a.anyQuantized()) try stages.append(allocator, stage.as(.quantize));
-            try stages.append(allocator, stage.as(.units));
+            if (a.anyQuantized()) try appendRows(allocator, stages, body, op, leading);
+            try stages.append(allocator, alone);
         },
         .paged_attention => {
-            try stages.append(allocator, stage.as(.units));
-            try stages.append(allocator, stage.as(.combine));
+            try stages.append(allocator, alone);
+            try stages.append(allocator, alone);
+            stages.items[stages.items.len - 1].kind = .combine;
         },
-        else => try stages.append(allocator, stage),
+        else => try appendRows(allocator, stages, body, op, leading),
     }
 }
 
-/// A barrier is left out between row stages that give every thread the same rows. A gather reads rows of others.
-fn setBarriers(stages: []Stage, bodies: []const Body) void {
-    for (stages[0..stages.len -| 1], stages[1..]) |*stage, *next| {
-        const rows = (stage.kind == .rows or stage.kind == .quantize) and (next.kind == .rows or next.kind == .quantize);
-        const same = stage.leading.symbol == next.leading.symbol and stage.leading.addend == next.leading.addend;
-        stage.barrier_after = !(rows and same and bodies[next.op] != .gather_rows);
+/// Joins the stage before when that has the same rows. A gather reads rows of others: it begins a stage.
+fn appendRows(allocator: std.mem.Allocator, stages: *std.ArrayList(Stage), body: *const Body, op: u32, leading: Leading) !void {
+    const last = if (stages.items.len > 0) &stages.items[stages.items.len - 1] else null;
+    if (last) |stage| {
+        const same = stage.leading.symbol == leading.symbol and stage.leading.addend == leading.addend;
+        if (stage.kind == .rows and same and body.* != .gather_rows) {
+            stage.ops = try std.mem.concat(allocator, u32, &.{ stage.ops, &.{op} });
+            return;
+        }
     }
-    if (stages.len > 0) stages[stages.len - 1].barrier_after = false;
+    const list = try allocator.dupe(u32, &.{op});
+    try stages.append(allocator, .{ .kind = .rows, .first_op = op, .ops = list, .leading = leading });
 }

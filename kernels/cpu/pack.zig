@@ -49,27 +49,29 @@ fn slabOf(comptime l: Layout, panel: [*]u8, slab: usize) [*]u8 {
     return panel + slab / l.slabsPerSpan() * l.spanBytes() + l.headerBytes() + slab % l.slabsPerSpan() * l.slabBytes();
 }
 
+/// Four neighbouring elements are one 32-bit word of a register, so that bits of four move at a time.
 fn packIntegers(comptime l: Layout, q: *const [32]u8, row: usize, slab: [*]u8) void {
-    for (q, 0..) |value, element| {
-        const j = element / 4;
-        const at = row * 4 + element % 4;
-        const low: u8 = if (l.low_bits == 8) value else value & ((1 << l.low_bits) - 1);
-        const high: u8 = if (l.high_bits == 0) 0 else value >> l.low_bits;
-        const low_at = slab + l.lowAt() + at;
-        const high_at = slab + l.highAt() + at;
-        switch (l.low_bits) {
-            8 => low_at[64 * j] = low,
-            4 => low_at[64 * (j % 4)] |= low << @intCast(4 * (j / 4)),
-            2 => low_at[64 * (j % 2)] |= low << @intCast(2 * (j / 2)),
-            else => comptime unreachable,
-        }
-        switch (l.high_bits) {
-            0 => {},
-            1 => high_at[0] |= high << @intCast(j),
-            2 => high_at[64 * (j % 2)] |= high << @intCast(2 * (j / 2)),
-            else => comptime unreachable,
-        }
+    const words: @Vector(8, u32) = @bitCast(q.*);
+    const low_mask: u32 = 0x01010101 * @as(u32, (1 << @as(u9, l.low_bits)) - 1);
+    const low: [8]u32 = words & @as(@Vector(8, u32), @splat(low_mask));
+    const low_registers = comptime l.low_bits;
+    inline for (0..low_registers) |r| {
+        var word: u32 = 0;
+        inline for (0..8 / low_registers) |part| word |= low[r + low_registers * part] << (part * low_registers);
+        writeWord(slab + l.lowAt() + 64 * r, row, word);
     }
+    if (l.high_bits == 0) return;
+    const high: [8]u32 = (words & ~@as(@Vector(8, u32), @splat(low_mask))) >> @splat(l.low_bits);
+    const high_registers = comptime l.high_bits;
+    inline for (0..high_registers) |r| {
+        var word: u32 = 0;
+        inline for (0..8 / high_registers) |part| word |= high[r + high_registers * part] << (part * high_registers);
+        writeWord(slab + l.highAt() + 64 * r, row, word);
+    }
+}
+
+inline fn writeWord(register: [*]u8, row: usize, word: u32) void {
+    std.mem.writeInt(u32, register[4 * row ..][0..4], word, .little);
 }
 
 /// The half floats at the head of a 32-element block.

@@ -8,11 +8,12 @@ const memory = @import("memory.zig");
 const pack = @import("pack.zig");
 const status = @import("../abi/status.zig");
 const Pool = @import("pool.zig").Pool;
+const Units = @import("pool.zig").Units;
 
 pub const Packing = struct {
     bodies: []lower.Body,
     pool: *Pool,
-    next: std.atomic.Value(usize) = .init(0),
+    units: Units = .{},
 
     /// Copies every block-quantised weight of the program into panels; null when it has none.
     pub fn run(pool: *Pool, bodies: []lower.Body, buffers: []const *memory.Buffer) status.Error!?memory.Buffer {
@@ -32,23 +33,31 @@ pub const Packing = struct {
             }
         }
         var packing: Packing = .{ .bodies = bodies, .pool = pool };
+        packing.units.reset(epoch, @intCast(totalPanels(bodies)));
         pool.run(runThread, &packing);
+        pool.quiesce();
         for (buffers) |buffer| buffer.dropPages();
         return panels;
     }
 
     fn runThread(context: *anyopaque, _: u32) void {
         const packing: *Packing = @ptrCast(@alignCast(context));
-        var unit = packing.next.fetchAdd(1, .monotonic);
+        // Units come in rising order: one walk over the matrices meets them all.
+        var unit = packing.units.take(epoch) orelse std.math.maxInt(u32);
         var first: usize = 0;
         for (packing.bodies) |*body| {
             for (segmentsOf(body)) |*segment| {
                 if (segment.panels == null) continue;
                 const count = panelCount(segment);
-                while (unit < first + count) : (unit = packing.next.fetchAdd(1, .monotonic)) packOne(body, segment, unit - first);
+                while (unit < first + count) {
+                    packOne(body, segment, unit - first);
+                    packing.units.finish(packing.pool);
+                    unit = packing.units.take(epoch) orelse std.math.maxInt(u32);
+                }
                 first += count;
             }
         }
+        _ = packing.units.wait(packing.pool, epoch);
     }
 
     fn packOne(body: *lower.Body, segment: *matmul.Segment, panel: usize) void {
@@ -58,6 +67,19 @@ pub const Packing = struct {
         pack.packPanel(segment.dtype, segment.data, segment.row_bytes, segment.rows, panel * layouts.panel_rows, k, target);
     }
 };
+
+/// A packing runs once.
+const epoch = 1;
+
+fn totalPanels(bodies: []lower.Body) usize {
+    var total: usize = 0;
+    for (bodies) |*body| {
+        for (segmentsOf(body)) |*segment| {
+            if (segment.panels != null) total += panelCount(segment);
+        }
+    }
+    return total;
+}
 
 fn segmentsOf(body: *lower.Body) []matmul.Segment {
     return switch (body.*) {

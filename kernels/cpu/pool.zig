@@ -1,6 +1,12 @@
-//! The threads of a device. A thread that enters a job stays in it to the end and meets the others at barriers.
-//! Waiting spins for a short while and then parks, so that a processor that is shared with other work is given
-//! up instead of burnt; a pool of one has no threads and no barriers.
+//! The threads of a device and how they meet.
+//!
+//! Nobody waits for a thread, only for work: a stage of a job is over when its units are done, whoever did them.
+//! So a thread that lost its processor to another program holds up the others for the unit in its hands and for
+//! nothing else; when it comes back it finds the stages it missed finished and catches up. The price is that the
+//! owner may be done with a job while a thread still walks through it; epochs tell such a thread to leave, and
+//! `quiesce` waits for it before the job's memory goes.
+//!
+//! Waiting spins for a short while and then parks, so that a shared processor is given up instead of burnt.
 
 const std = @import("std");
 const builtin = @import("builtin");
@@ -8,9 +14,9 @@ const status = @import("../abi/status.zig");
 
 pub const threads_max = 256;
 
-/// How long a thread spins before it parks: longer than the gap between two steps of a busy engine at a
-/// barrier's scale, far shorter than a scheduler's time slice.
-const spin_ns = 50_000;
+/// How long a thread spins before it parks: longer than the owner needs between two steps of a busy engine, far
+/// shorter than a scheduler's time slice.
+const spin_ns = 60_000;
 
 pub const Job = *const fn (context: *anyopaque, thread: u32) void;
 
@@ -20,11 +26,12 @@ pub const Pool = struct {
     job: Job = undefined,
     context: *anyopaque = undefined,
     closing: std.atomic.Value(bool) = .init(false),
-    /// Number of jobs published so far.
-    generation: Event align(std.atomic.cache_line) = .{},
-    /// Number of barriers passed so far, and the threads that have arrived at the next.
-    passed: Event align(std.atomic.cache_line) = .{},
-    arrived: std.atomic.Value(u32) align(std.atomic.cache_line) = .init(0),
+    /// Even: no job may be entered. Odd: the job may be entered. Rises with every job.
+    generation: Word align(std.atomic.cache_line) = .{},
+    /// Threads inside a job, the owner not counted.
+    active: std.atomic.Value(u32) align(std.atomic.cache_line) = .init(0),
+    /// Rises when a stage ends while somebody is parked for it.
+    progress: Word align(std.atomic.cache_line) = .{},
 
     pub fn open(pool: *Pool, count: u32) status.Error!void {
         pool.* = .{ .count = count };
@@ -38,65 +45,146 @@ pub const Pool = struct {
     }
 
     pub fn close(pool: *Pool) void {
-        pool.closing.store(true, .release);
+        pool.closing.store(true, .seq_cst);
         pool.generation.advance();
         for (pool.threads[1..pool.count]) |thread| thread.join();
     }
 
-    /// Runs the job on every thread, the caller's being thread 0; returns when all have finished.
+    /// Invites every thread into the job and runs it as thread 0; returns when the owner's own call returns.
+    /// The job sees to it that its work is done by then. `context` stays valid until `quiesce`.
     pub fn run(pool: *Pool, job: Job, context: *anyopaque) void {
-        pool.job = job;
-        pool.context = context;
-        pool.generation.advance();
+        if (pool.count > 1) {
+            const same = pool.generation.load() % 2 == 1 and pool.job == job and pool.context == context;
+            if (!same) {
+                pool.quiesce();
+                pool.job = job;
+                pool.context = context;
+                pool.generation.advance();
+            } else {
+                // Two at once: the number stays odd, and threads that wait for a change see one.
+                _ = pool.generation.value.fetchAdd(2, .seq_cst);
+                pool.generation.wake();
+            }
+        }
         job(context, 0);
-        pool.barrier();
     }
 
-    /// Every thread of a job must call it equally often; what was written before it is visible after it.
-    pub fn barrier(pool: *Pool) void {
+    /// Lets nobody enter the present job any more and waits until all have left it.
+    pub fn quiesce(pool: *Pool) void {
         if (pool.count == 1) return;
-        const before = pool.passed.value.load(.acquire);
-        if (pool.arrived.fetchAdd(1, .acq_rel) + 1 == pool.count) {
-            pool.arrived.store(0, .monotonic);
-            pool.passed.advance();
-        } else pool.passed.waitWhile(before);
+        if (pool.generation.load() % 2 == 1) pool.generation.advance();
+        while (pool.active.load(.seq_cst) > 0) std.Thread.yield() catch {};
     }
 
     fn worker(pool: *Pool, index: u32) void {
         var seen: u32 = 0;
         while (true) {
             pool.generation.waitWhile(seen);
-            seen +%= 1;
-            if (pool.closing.load(.acquire)) return;
-            pool.job(pool.context, index);
-            pool.barrier();
+            if (pool.closing.load(.seq_cst)) return;
+            _ = pool.active.fetchAdd(1, .seq_cst);
+            // Once counted as active, an odd number means that the owner cannot change the job under us.
+            seen = pool.generation.load();
+            if (seen % 2 == 1) pool.job(pool.context, index);
+            _ = pool.active.fetchSub(1, .seq_cst);
         }
     }
 };
 
-/// A counter that threads can wait on.
-const Event = struct {
+/// The units of one stage: handed out one by one, counted when done. Belongs to an epoch, so that a thread of an
+/// earlier run of the same job takes none.
+pub const Units = struct {
+    /// Epoch in the high half, next unit in the low half.
+    next: std.atomic.Value(u64) = .init(0),
+    done: std.atomic.Value(u32) = .init(0),
+    count: u32 = 0,
+
+    /// Called by the owner, with all units of the epoch before done. A thread that still looks at that epoch must
+    /// not take the new count for its own, so the epoch changes first, with nothing to take.
+    pub fn reset(units: *Units, epoch: u32, count: u32) void {
+        units.next.store(@as(u64, epoch) << 32 | std.math.maxInt(u32), .seq_cst);
+        units.count = count;
+        units.done.store(0, .seq_cst);
+        units.next.store(@as(u64, epoch) << 32, .seq_cst);
+    }
+
+    /// The next unit, or null when all are taken or the epoch is over.
+    pub fn take(units: *Units, epoch: u32) ?u32 {
+        var value = units.next.load(.acquire);
+        while (value >> 32 == epoch) {
+            const unit: u32 = @truncate(value);
+            if (unit >= units.count) return null;
+            value = units.next.cmpxchgWeak(value, value + 1, .acq_rel, .acquire) orelse return unit;
+        }
+        return null;
+    }
+
+    /// Reports a unit that `take` gave; what it wrote is visible to whoever sees the stage finished.
+    pub fn finish(units: *Units, pool: *Pool) void {
+        if (units.done.fetchAdd(1, .seq_cst) + 1 == units.count and pool.progress.sleepers.load(.seq_cst) > 0) pool.progress.advance();
+    }
+
+    fn over(units: *Units, epoch: u32) bool {
+        return units.done.load(.seq_cst) == units.count or units.next.load(.seq_cst) >> 32 != epoch;
+    }
+
+    /// Waits until the stage is finished. False: the epoch is over, leave.
+    pub fn wait(units: *Units, pool: *Pool, epoch: u32) bool {
+        var patience: Patience = .{};
+        while (!units.over(epoch)) {
+            if (patience.spin()) continue;
+            _ = pool.progress.sleepers.fetchAdd(1, .seq_cst);
+            while (true) {
+                const seen = pool.progress.load();
+                if (units.over(epoch)) break;
+                park(&pool.progress.value, seen);
+            }
+            _ = pool.progress.sleepers.fetchSub(1, .seq_cst);
+        }
+        return units.next.load(.acquire) >> 32 == epoch;
+    }
+};
+
+/// A number that threads can wait on.
+const Word = struct {
     value: std.atomic.Value(u32) = .init(0),
     sleepers: std.atomic.Value(u32) = .init(0),
 
-    fn advance(event: *Event) void {
-        _ = event.value.fetchAdd(1, .seq_cst);
-        if (event.sleepers.load(.seq_cst) > 0) wakeAll(&event.value);
+    fn load(word: *Word) u32 {
+        return word.value.load(.seq_cst);
     }
 
-    fn waitWhile(event: *Event, old: u32) void {
-        const deadline = nowNs() + spin_ns;
-        var spins: u32 = 0;
-        while (event.value.load(.acquire) == old) {
-            std.atomic.spinLoopHint();
-            spins += 1;
-            if (spins % 64 == 0 and nowNs() > deadline) {
-                _ = event.sleepers.fetchAdd(1, .seq_cst);
-                while (event.value.load(.seq_cst) == old) park(&event.value, old);
-                _ = event.sleepers.fetchSub(1, .seq_cst);
-                return;
-            }
+    fn advance(word: *Word) void {
+        _ = word.value.fetchAdd(1, .seq_cst);
+        word.wake();
+    }
+
+    fn wake(word: *Word) void {
+        if (word.sleepers.load(.seq_cst) > 0) wakeAll(&word.value);
+    }
+
+    fn waitWhile(word: *Word, old: u32) void {
+        var patience: Patience = .{};
+        while (word.load() == old) {
+            if (patience.spin()) continue;
+            _ = word.sleepers.fetchAdd(1, .seq_cst);
+            while (word.load() == old) park(&word.value, old);
+            _ = word.sleepers.fetchSub(1, .seq_cst);
         }
+    }
+};
+
+/// Spins for `spin_ns`, looking at the clock only now and then.
+const Patience = struct {
+    spins: u32 = 0,
+    deadline: u64 = 0,
+
+    fn spin(patience: *Patience) bool {
+        std.atomic.spinLoopHint();
+        patience.spins +%= 1;
+        if (patience.spins % 64 != 0) return true;
+        const now = nowNs();
+        if (patience.deadline == 0) patience.deadline = now + spin_ns;
+        return now < patience.deadline;
     }
 };
 
