@@ -138,19 +138,32 @@ async function* eventData(body: ReadableStream<Uint8Array>): AsyncGenerator<stri
   }
 }
 
+/** By the word for programs of OpenAI's errors, or the type of Anthropic's. */
 const CODES: Readonly<Record<string, ErrorCode>> = {
   context_length_exceeded: "context_length_exceeded",
   model_not_found: "model_not_found",
+  not_found_error: "model_not_found",
   overloaded: "overloaded",
+  rate_limit_error: "overloaded",
   engine_failed: "engine_failed",
+  overloaded_error: "engine_failed",
   shutting_down: "shutting_down",
   backend: "backend",
   internal_error: "engine_failed",
+  api_error: "engine_failed",
 };
 
+interface AnsweredError {
+  readonly message?: unknown;
+  readonly code?: unknown;
+  readonly type?: unknown;
+  readonly param?: unknown;
+}
+
 function errorOf(body: unknown, otherwise: string): MistralError {
-  const error = (body as { error?: { message?: unknown; code?: unknown; param?: unknown } } | null)?.error;
+  const error = (body as { error?: AnsweredError } | null)?.error;
   const message = typeof error?.message === "string" ? error.message : otherwise;
-  const code = CODES[String(error?.code)] ?? (error === undefined ? "network" : "invalid_request");
+  const known = CODES[String(error?.code)] ?? CODES[String(error?.type)];
+  const code = known ?? (error === undefined ? "network" : "invalid_request");
   return new MistralError(code, message, typeof error?.param === "string" ? { parameter: error.param } : {});
 }
