@@ -1,7 +1,11 @@
 /** Thoughts and answers, from the request's wish to the stream's deltas. The splitter itself: test/text/reasoning. */
 
 import { describe, expect, test } from "bun:test";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { chatTemplateFrom } from "../../src/text/chat-template.ts";
 import type { ChatTemplate } from "../../src/text/types.ts";
+import { FIXTURES } from "../text/fixtures.ts";
 import { CHAT, chat, errorOf, harness, minimalBody, post, readEvents, says, TEMPLATE } from "./harness.ts";
 
 interface TemplateOptions {
@@ -111,6 +115,27 @@ describe("a chat answer with thoughts", () => {
       reasoning_content: "hm",
     });
     expect(await streamed(made)).toMatchObject({ reasoning: "hm", content: "yes" });
+  });
+
+  test("is split with a real template, which closes thoughts itself when told not to think", async () => {
+    const source = readFileSync(join(FIXTURES, "templates/qwen3.jinja"), "utf8");
+    const chatTemplate = chatTemplateFrom(source, { bosText: "", eosText: "", unkText: "" });
+    let prompt = "";
+    const made = harness({
+      chatTemplate,
+      script: (_, given) => {
+        prompt = given;
+        return says(given.endsWith("assistant\n") ? "<think>\nhm\n</think>\n\nyes" : "yes");
+      },
+    });
+    const answer = async (fields: Record<string, unknown>) =>
+      (await chat(made.app, fields)).choices[0]!.message;
+    expect(await answer({})).toMatchObject({ content: "yes", reasoning_content: "hm" });
+    expect(await answer({ enable_thinking: true })).toMatchObject({ reasoning_content: "hm" });
+    for (const fields of [{ enable_thinking: false }, { reasoning_effort: "none" }]) {
+      expect(await answer(fields)).toEqual({ role: "assistant", content: "yes", refusal: null });
+      expect(prompt).toEndWith("<think>\n\n</think>\n\n");
+    }
   });
 
   test("leaves a text alone whose template knows no thoughts", async () => {

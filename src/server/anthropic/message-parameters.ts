@@ -138,7 +138,7 @@ export const MESSAGE_PARAMETERS = {
       ),
       `an array of at most ${LIMITS.stopStrings} strings, each of 1 to ${LIMITS.stopStringCharacters} characters`,
     ),
-    "Texts that end the answer; they are not part of it, and the one that did is told.",
+    "Texts that end the answer, wherever they come, in thoughts too; they are not part of it, and the one that did is told.",
   ),
   service_tier: noEffect("Which of Anthropic's capacities serves the request."),
   inference_geo: noEffect("Where Anthropic computes the answer; here it is computed where the server runs."),

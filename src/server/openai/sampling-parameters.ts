@@ -40,7 +40,7 @@ export const SHARED_PARAMETERS = {
       t.Union([stopString(), t.Array(stopString(), { maxItems: LIMITS.stopStrings })]),
       `a string or an array of at most ${LIMITS.stopStrings} strings, each of 1 to ${LIMITS.stopStringCharacters} characters`,
     ),
-    "Texts that end the answer; they are not part of it.",
+    "Texts that end the answer, wherever they come, in thoughts too; they are not part of it.",
   ),
   seed: supported(
     optional(integer(-SAFE, SAFE), `an integer of magnitude up to ${SAFE}`),
