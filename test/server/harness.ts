@@ -13,6 +13,7 @@ import type { ChatCompletion, ChatCompletionChunk, Completion } from "../../src/
 import type { ServedModel } from "../../src/server/served-model.ts";
 import type { ChatTemplate } from "../../src/text/types.ts";
 import { ByteTokenizer, EOS } from "./byte-tokenizer.ts";
+import { checkChunks } from "./event-log.ts";
 import { type EngineRequest, type Script, ScriptedEngine } from "./scripted-engine.ts";
 
 export const TEMPLATE: ChatTemplate = {
@@ -116,9 +117,11 @@ export async function withServer(
 
 export const CHAT = "/v1/chat/completions";
 export const COMPLETIONS = "/v1/completions";
+export const RESPONSES = "/v1/responses";
 
 /** The smallest valid body of an endpoint. */
 export function minimalBody(path: string): Record<string, unknown> {
+  if (path === RESPONSES) return { input: "Hi" };
   return path === CHAT ? { messages: [{ role: "user", content: "Hi" }] } : { prompt: "Hi" };
 }
 
@@ -131,6 +134,10 @@ async function okBody<Body>(response: Response): Promise<Body> {
   const text = await response.text();
   expect(`${response.status} ${text}`).toStartWith("200 ");
   return JSON.parse(text) as Body;
+}
+
+export function get(app: App, path: string, init: RequestInit = {}): Promise<Response> {
+  return app.handle(new Request(`http://localhost${path}`, init));
 }
 
 export async function chat(app: App, fields: Record<string, unknown> = {}): Promise<ChatCompletion> {
@@ -180,6 +187,7 @@ export async function readEvents<Chunk = ChatCompletionChunk>(response: Response
   }
   // Exactly one ending: the closing mark or one error.
   expect(errors.length + Number(done)).toBe(1);
+  checkChunks(chunks, done);
   return { chunks, errors, done, comments };
 }
 

@@ -31,8 +31,8 @@ export interface ResponseExchange {
 export async function answerWhole(exchange: ResponseExchange): Promise<ResponseBody> {
   const { request, server } = exchange;
   server?.timeout(request, 0);
-  const { run, done } = await begin(exchange);
-  if (run.background) return run.body;
+  const { run, opening, done } = await begin(exchange);
+  if (run.background) return opening;
   await done;
   if (run.error !== undefined) throw run.error;
   return run.body;
@@ -68,8 +68,15 @@ async function* untilDone(events: AsyncIterable<string>): AsyncGenerator<string,
   yield DONE_EVENT;
 }
 
+interface Begun {
+  readonly run: ResponseRun;
+  /** The response as it was before any work on it. */
+  readonly opening: ResponseBody;
+  readonly done: Promise<void>;
+}
+
 /** Plans and starts the run. What can be refused is thrown before there is a response. */
-async function begin(exchange: ResponseExchange): Promise<{ run: ResponseRun; done: Promise<void> }> {
+async function begin(exchange: ResponseExchange): Promise<Begun> {
   const { context, store, request, model, body } = exchange;
   checkCombinations(body);
   requireReady(model);
@@ -90,10 +97,11 @@ async function begin(exchange: ResponseExchange): Promise<{ run: ResponseRun; do
       if (failure.unexpected) context.logError(`response ${frame.id} failed`, error);
     });
     if (frame.store) store.put(run);
+    const opening = run.body;
     const done = run.drive(events).then(() => {
       if (!run.background) run.forgetEvents();
     });
-    return { run, done };
+    return { run, opening, done };
   } catch (error) {
     scope.close();
     throw error;

@@ -50,6 +50,7 @@ export class ResponseRun {
       this.#log.push(text);
       this.#logBytes += text.length;
     });
+    this.#writer.begin();
   }
 
   get over(): boolean {
@@ -82,7 +83,6 @@ export class ResponseRun {
   /** Runs to the end, whoever listens. Never throws: what fails is an event. */
   async drive(source: AsyncIterable<readonly TextEvent[]>): Promise<void> {
     const writer = this.#writer;
-    writer.begin();
     writer.started();
     this.#notify();
     try {
