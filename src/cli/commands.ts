@@ -28,12 +28,15 @@ export type Shell = (typeof SHELLS)[number];
 /** In the order of the help. `build` is run by the package script before anything of this exists. */
 export const COMMANDS = {
   serve: { description: "Load a model and start the HTTP server", operand: KIND },
+  run: { description: "Talk to a model in the terminal, or answer one question with -i", operand: KIND },
   "from-config": {
     description: "Do what a configuration file says: serve one or several models, or run one",
     operand: { name: "file", description: "Configuration file in TOML", required: false },
   },
   bench: { description: "Measure prefill and decode speed", operand: KIND },
+  tune: { description: "Say which quantisations of a model this machine has room for", operand: KIND },
   quantize: { description: "Write a quantised form of a model (not built yet)", operand: KIND },
+  doctor: { description: "Check this machine and the configuration" },
   "config explain": {
     description: "Print settings in force and where each came from",
     operand: {

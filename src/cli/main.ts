@@ -26,6 +26,9 @@ export async function main(commandArguments: readonly string[]): Promise<void> {
     const { command, resolution } = fromConfig(line);
     return start(command, resolution, undefined);
   }
+  // The doctor tells what is wrong with a configuration instead of stopping at it.
+  if (line.command === "doctor")
+    return start("doctor", resolveSettings("doctor", { flags: line.flags }), undefined);
   const path = line.flags.get("configFile")?.text;
   const file = path === undefined ? undefined : readConfigFile(String(path), "flag --config");
   refuseOtherCommand(file, line);
@@ -104,6 +107,12 @@ async function start(
   switch (command) {
     case "serve":
       return (await import("./serve/serve.ts")).serve(resolution);
+    case "run":
+      return (await import("./run/run.ts")).run(resolution);
+    case "tune":
+      return (await import("./tune/tune.ts")).tune(resolution);
+    case "doctor":
+      return (await import("./doctor/doctor.ts")).doctor(resolution);
     case "bench":
       return (await import("./bench/bench.ts")).bench(resolution);
     case "quantize":

@@ -24,7 +24,8 @@ export function textTable(rows: readonly (readonly string[])[], options: TableOp
   return lines.join("");
 }
 
-/** Marks a heading: bold on a terminal, underlined with dashes elsewhere. */
-export function heading(text: string, isTerminal: boolean): string {
-  return isTerminal ? `\x1b[1m${text}\x1b[0m\n` : `${text}\n${"-".repeat(Bun.stringWidth(text))}\n`;
+/** Marks a heading: bold on a terminal, underlined elsewhere. */
+export function heading(text: string, isTerminal: boolean, underline = "-"): string {
+  if (isTerminal) return `\x1b[1m${text}\x1b[0m\n`;
+  return `${text}\n${underline.repeat(Bun.stringWidth(text))}\n`;
 }

@@ -115,13 +115,19 @@ export async function loadModel(options: ModelLoadOptions): Promise<LoadedModel>
   }
 }
 
-function weightBytesOf({ tensors }: Checkpoint): number {
+/** Bytes of all tensors of a checkpoint. */
+export function weightBytesOf({ tensors }: Checkpoint): number {
   let total = 0;
   for (const { bytes } of tensors.values()) total += bytes;
   return total;
 }
 
-function wantsRepack(repack: Repack, weightBytes: number): boolean {
+/** Whether a model with so many bytes of weights gets a copy of them in the faster layout. */
+export function wantsRepack(
+  repack: Repack,
+  weightBytes: number,
+  availableBytes: number = availableMemoryBytes(),
+): boolean {
   if (repack !== "auto") return repack === "on";
-  return weightBytes <= availableMemoryBytes() * REPACK_SHARE_OF_FREE_MEMORY;
+  return weightBytes <= availableBytes * REPACK_SHARE_OF_FREE_MEMORY;
 }

@@ -25,7 +25,7 @@ export interface LoadedServedModel {
 export async function loadServedModel(
   settings: Settings,
   log: Log,
-  onEngineFailed: () => void,
+  onEngineFailed: () => void = () => {},
 ): Promise<LoadedServedModel> {
   const resolved = await fetchModel(settings, log);
   const starting = ProcessEngine.start({

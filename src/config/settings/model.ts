@@ -113,7 +113,7 @@ export const MODEL_SETTINGS = {
     unsetText: "none",
     description: "Configuration file in TOML; flags and variables are stronger than what it says",
     group: "Model",
-    commands: [...FINDING, "config explain"],
+    commands: [...FINDING, "doctor"],
   },
   defaultModelId: {
     toml: ["default_model_id"],

@@ -1,0 +1,52 @@
+/** What only shows when it is tried: whether the kernels load and this process may open enough connections. */
+
+import { readFileSync } from "node:fs";
+import { Device } from "../../backend/device.ts";
+import { MistralError } from "../../errors.ts";
+import type { DoctorReport } from "./report.ts";
+
+type Check = DoctorReport["checks"][number];
+
+/** A server holds a file per connection. */
+const OPEN_FILES_MIN = 4096;
+
+export function machineChecks(): Check[] {
+  const files = openFiles();
+  return [kernelsLoad(), ...(files === undefined ? [] : [files])];
+}
+
+function kernelsLoad(): Check {
+  const name = "kernels_load";
+  try {
+    const device = Device.open({ threads: 1 });
+    const { instructionSet } = device.info;
+    device.close();
+    return { name, status: "ok", message: `The kernels load and run (${instructionSet}).` };
+  } catch (error) {
+    if (!(error instanceof MistralError)) throw error;
+    const suggestion = "Build the kernels with `bun run build`.";
+    return { name, status: "error", message: `The kernels do not load: ${error.message}`, suggestion };
+  }
+}
+
+/** Undefined where the system does not tell. */
+function openFiles(): Check | undefined {
+  const name = "open_files";
+  let limits: string;
+  try {
+    limits = readFileSync("/proc/self/limits", "utf8");
+  } catch {
+    return undefined;
+  }
+  const limit = /^Max open files\s+(\d+|unlimited)/m.exec(limits)?.[1];
+  if (limit === undefined) return undefined;
+  if (limit === "unlimited" || Number(limit) >= OPEN_FILES_MIN) {
+    return { name, status: "ok", message: `This process may open ${limit} files and connections.` };
+  }
+  return {
+    name,
+    status: "warn",
+    message: `This process may open only ${limit} files and connections.`,
+    suggestion: `Raise the limit before the start: ulimit -n ${OPEN_FILES_MIN}.`,
+  };
+}

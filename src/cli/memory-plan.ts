@@ -1,0 +1,140 @@
+/** What a model will take of this machine's memory, from the headers of its files alone, before anything is loaded. */
+
+import { MistralError } from "../errors.ts";
+import { readModelConfig } from "../models/config.ts";
+import { type HostMemory, hostMemory } from "../models/host-memory.ts";
+import { wantsRepack, weightBytesOf } from "../models/load-model.ts";
+import { recordModel } from "../models/record-model.ts";
+import { familyOf } from "../models/registry.ts";
+import { kvTokenBytes, planLimits } from "../models/step-limits.ts";
+import type { Checkpoint } from "../weights/types.ts";
+import { estimateWeightBytes } from "./quantised-size.ts";
+import type { LoaderOptions } from "./runner-options.ts";
+import { formatBytes, formatCount } from "./units.ts";
+
+export interface MemoryPlan {
+  readonly architecture: string;
+  /** Tokens of a sequence that will be served. */
+  readonly contextLength: number;
+  /** Tokens that the model was made for. */
+  readonly modelContextLength: number;
+  readonly sequencesMax: number;
+  /** Bytes of the weights in their files. */
+  readonly weightBytes: number;
+  /** Whether the weights are copied into a layout that computes faster; the files' pages may then be dropped. */
+  readonly isRepacked: boolean;
+  /** Whether the weights are mapped, so that the system can drop and read them again. */
+  readonly isMapped: boolean;
+  /** Bytes of the whole KV cache; touched as it fills. */
+  readonly kvBytes: number;
+  /** Tokens it holds. */
+  readonly kvTokens: number;
+  /** Bytes of one token of it. */
+  readonly kvTokenBytes: number;
+  /** Bytes of a step's intermediate values, tables and inputs. */
+  readonly activationBytes: number;
+  readonly availableBytes: number;
+  /** What is left when the KV cache is full; negative when it does not fit. */
+  readonly leftBytes: number;
+}
+
+/** Types named as what would fit, best first. */
+const SMALLER_TYPES = ["q8_0", "q6_k", "q5_k", "q4_k", "q3_k", "q2_k"] as const;
+
+/**
+ * Plans the memory of a model. Throws what loading would throw: `insufficient_memory` when its KV cache cannot be
+ * placed, with what would fit, and the errors of malformed and unknown models.
+ */
+export function planMemory(
+  checkpoint: Checkpoint,
+  options: LoaderOptions,
+  memory: HostMemory = hostMemory(),
+): MemoryPlan {
+  const family = familyOf(checkpoint);
+  const config = readModelConfig(checkpoint, family);
+  const allWeightBytes = weightBytesOf(checkpoint);
+  const limits = (() => {
+    try {
+      return planLimits(config, options, memory, allWeightBytes);
+    } catch (error) {
+      throw withWhatFits(error, checkpoint, memory);
+    }
+  })();
+  const recorded = recordModel({ checkpoint, family, config, limits, kvCacheType: options.kvCacheType });
+  const { weightBytes, kvBytes, constants, program, step } = recorded;
+  const activationBytes = program.plan.bytes + constants.bytes + step.inputs.bytes + step.outputs.bytes;
+  return {
+    architecture: config.architecture,
+    contextLength: limits.contextLength,
+    modelContextLength: config.contextLength,
+    sequencesMax: limits.sequencesMax,
+    weightBytes,
+    isRepacked: wantsRepack(options.repack ?? "auto", weightBytes, memory.availableBytes),
+    isMapped: options.mmap,
+    kvBytes,
+    // Block 0 is never handed out.
+    kvTokens: (limits.blockCount - 1) * limits.blockSize,
+    kvTokenBytes: kvTokenBytes(config, options),
+    activationBytes,
+    availableBytes: memory.availableBytes,
+    leftBytes: memory.availableBytes - weightBytes - kvBytes - activationBytes,
+  };
+}
+
+/** Rows of name and value for the log. */
+export function describeMemory(plan: MemoryPlan): readonly (readonly [string, string])[] {
+  const { kvTokens, contextLength, sequencesMax, leftBytes } = plan;
+  const layout = plan.isRepacked ? "copied into the faster layout" : plan.isMapped ? "mapped" : "read";
+  const sequences = Math.min(sequencesMax, Math.floor(kvTokens / contextLength));
+  const room = sequences < 1 ? "" : `, ${sequences} at the full context of ${formatCount(contextLength)}`;
+  const left = leftBytes < 0 ? `${formatBytes(-leftBytes)} MISSING` : `${formatBytes(leftBytes)} left`;
+  return [
+    ["weights", `${formatBytes(plan.weightBytes)}, ${layout}`],
+    [
+      "kv cache",
+      `${formatBytes(plan.kvBytes)} for ${formatCount(kvTokens)} tokens${room}; taken as it fills`,
+    ],
+    ["activations", formatBytes(plan.activationBytes)],
+    ["memory", `${formatBytes(plan.availableBytes)} free, ${left} with a full cache`],
+  ];
+}
+
+/**
+ * Refuses a model whose weights must be held in more memory than there is. Mapped weights only get slow, which is a
+ * line for the log; undefined when all is well.
+ */
+export function memoryWarning(plan: MemoryPlan, checkpoint: Checkpoint): string | undefined {
+  const { weightBytes, activationBytes, availableBytes } = plan;
+  if (weightBytes + activationBytes <= availableBytes) return undefined;
+  const facts = `the weights take ${formatBytes(weightBytes)} and ${formatBytes(availableBytes)} are free`;
+  const advice = whatFits(checkpoint, availableBytes);
+  if (plan.isMapped && !plan.isRepacked) {
+    return `${facts}: every step will read from the disk, which is slow. ${advice}`;
+  }
+  throw new MistralError("insufficient_memory", `${facts}. ${advice}`, { parameter: "--model-id" });
+}
+
+function withWhatFits(error: unknown, checkpoint: Checkpoint, { availableBytes }: HostMemory): unknown {
+  const isAboutMemory = error instanceof MistralError && error.code === "insufficient_memory";
+  if (!isAboutMemory || weightBytesOf(checkpoint) < availableBytes / 2) return error;
+  return new MistralError(
+    "insufficient_memory",
+    `${error.message}. ${whatFits(checkpoint, availableBytes)}`,
+    {
+      ...(error.parameter === undefined ? {} : { parameter: error.parameter }),
+      cause: error,
+    },
+  );
+}
+
+/** The best quantisation whose weights leave half as much again for the rest. */
+function whatFits(checkpoint: Checkpoint, availableBytes: number): string {
+  const stored = weightBytesOf(checkpoint);
+  for (const type of SMALLER_TYPES) {
+    const bytes = estimateWeightBytes(checkpoint, type);
+    if (bytes < stored && bytes * 1.5 <= availableBytes) {
+      return `As ${type.toUpperCase()} the weights would take about ${formatBytes(bytes)} and fit; \`tune\` shows every choice`;
+    }
+  }
+  return "No quantisation of this model fits; take a smaller model or free memory";
+}

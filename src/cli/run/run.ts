@@ -1,0 +1,56 @@
+/** `run`: loads a model in an engine process and talks with it, or answers the one question of `--input`. */
+
+import type { Resolution } from "../../config/resolve.ts";
+import { hubEnvironment } from "../hub-environment.ts";
+import { Log } from "../log.ts";
+import { loadServedModel } from "../serve/load-model.ts";
+import { formatBytes, formatDuration } from "../units.ts";
+import { AnswerView } from "./answer-view.ts";
+import { Conversation } from "./conversation.ts";
+import { chatInTerminal } from "./terminal-chat.ts";
+
+/** Resolves when the person leaves or the question is answered. Throws MistralError. */
+export async function run({ settings, sources, warnings }: Resolution): Promise<void> {
+  const log = new Log(settings.debug ? Math.max(1, settings.verbosity) : settings.verbosity);
+  for (const warning of warnings) log.write("warning", warning);
+  // One conversation is one sequence, unless somebody wants otherwise.
+  const isDefault = sources.sequencesMax.kind === "default";
+  const sequencesMax = isDefault ? 1 : settings.sequencesMax;
+  const { served, engine } = await loadServedModel({ ...settings, sequencesMax }, log);
+  const conversation = new Conversation(served, {
+    system: settings.systemPrompt,
+    maxTokens: settings.tokensMax,
+    temperature: settings.temperature,
+    topK: settings.topK,
+    topP: settings.topP,
+    seed: settings.seed,
+    thinking: settings.thinking,
+    effort: settings.reasoningEffort,
+  });
+  try {
+    if (settings.input !== undefined) await answerOnce(conversation, settings.input);
+    else {
+      const { architecture, weightBytes, loadSeconds } = engine.info;
+      process.stderr.write(
+        `${served.id} (${architecture}, ${formatBytes(weightBytes)}), loaded in ${formatDuration(loadSeconds)}. /help lists commands.\n`,
+      );
+      await chatInTerminal(conversation, hubEnvironment(settings));
+    }
+  } finally {
+    await engine.close();
+  }
+}
+
+async function answerOnce(conversation: Conversation, question: string): Promise<void> {
+  const stopping = new AbortController();
+  const stop = (): void => stopping.abort();
+  process.on("SIGINT", stop);
+  const view = new AnswerView(process.stdout, process.stderr);
+  try {
+    const statistics = await conversation.ask(question, stopping.signal, (piece) => view.show(piece));
+    view.end();
+    view.showStatistics(statistics);
+  } finally {
+    process.off("SIGINT", stop);
+  }
+}
