@@ -99,7 +99,7 @@ export class ModelRegistry {
   /** Ends the model's engine after its open requests, and frees its memory. Throws model_not_found. */
   async unload(name: string): Promise<ModelEntry> {
     const entry = this.#require(name);
-    await entry.work;
+    await settled(entry);
     if (entry.status !== "loaded") return entry;
     entry.status = "unloading";
     await this.#during(entry, async () => {
@@ -112,7 +112,7 @@ export class ModelRegistry {
   /** Loads a model again that was unloaded or failed; a loaded one is left alone. Throws what loading throws. */
   async reload(name: string): Promise<ModelEntry> {
     const entry = this.#require(name);
-    await entry.work?.catch(() => {});
+    await settled(entry);
     const { source } = entry;
     if (entry.status === "loaded") return entry;
     const load = this.#load;
@@ -229,6 +229,11 @@ export class ModelRegistry {
       { parameter: "model" },
     );
   }
+}
+
+/** Waits until no load or unload is in progress; whoever goes on then is the only one to begin another. */
+async function settled(entry: Entry): Promise<void> {
+  while (entry.work !== undefined) await entry.work.catch(() => {});
 }
 
 function sameSource(a: ModelSource | undefined, b: ModelSource): boolean {
