@@ -49,3 +49,8 @@ export class Log {
     for (const [name, value] of rows) this.write(level, `${name.padEnd(width)}  ${value}`);
   }
 }
+
+/** The log that the settings ask for: `-v`, `-vv`, or MISTRALRS_DEBUG, which is at least the first. */
+export function openLog({ verbosity, debug }: { readonly verbosity: number; readonly debug: boolean }): Log {
+  return new Log(debug ? Math.max(1, verbosity) : verbosity);
+}

@@ -1,23 +1,23 @@
 /** What a model will take of this machine's memory, from the headers of its files alone, before anything is loaded. */
 
 import { MistralError } from "../errors.ts";
-import { readModelConfig } from "../models/config.ts";
+import { type ModelConfig, readModelConfig } from "../models/config.ts";
 import { type HostMemory, hostMemory } from "../models/host-memory.ts";
 import { wantsRepack, weightBytesOf } from "../models/load-model.ts";
 import { recordModel } from "../models/record-model.ts";
 import { familyOf } from "../models/registry.ts";
+import type { StepLimits } from "../models/step.ts";
 import { kvTokenBytes, planLimits } from "../models/step-limits.ts";
 import type { Checkpoint } from "../weights/types.ts";
 import { estimateWeightBytes } from "./quantised-size.ts";
 import type { LoaderOptions } from "./runner-options.ts";
 import { formatBytes, formatCount } from "./units.ts";
 
-export interface MemoryPlan {
+/** Where weights and KV cache go; found in a few milliseconds. */
+export interface Placement {
   readonly architecture: string;
   /** Tokens of a sequence that will be served. */
   readonly contextLength: number;
-  /** Tokens that the model was made for. */
-  readonly modelContextLength: number;
   readonly sequencesMax: number;
   /** Bytes of the weights in their files. */
   readonly weightBytes: number;
@@ -29,11 +29,12 @@ export interface MemoryPlan {
   readonly kvBytes: number;
   /** Tokens it holds. */
   readonly kvTokens: number;
-  /** Bytes of one token of it. */
-  readonly kvTokenBytes: number;
+  readonly availableBytes: number;
+}
+
+export interface MemoryPlan extends Placement {
   /** Bytes of a step's intermediate values, tables and inputs. */
   readonly activationBytes: number;
-  readonly availableBytes: number;
   /** What is left when the KV cache is full; negative when it does not fit. */
   readonly leftBytes: number;
 }
@@ -42,43 +43,68 @@ export interface MemoryPlan {
 const SMALLER_TYPES = ["q8_0", "q6_k", "q5_k", "q4_k", "q3_k", "q2_k"] as const;
 
 /**
- * Plans the memory of a model. Throws what loading would throw: `insufficient_memory` when its KV cache cannot be
- * placed, with what would fit, and the errors of malformed and unknown models.
+ * Places a model in memory. Throws what loading would throw: `insufficient_memory` when its KV cache cannot be placed,
+ * with what would fit, and the errors of malformed and unknown models.
  */
+export function placeModel(
+  checkpoint: Checkpoint,
+  options: LoaderOptions,
+  memory: HostMemory = hostMemory(),
+): Placement {
+  const config = readModelConfig(checkpoint, familyOf(checkpoint));
+  const weightBytes = weightBytesOf(checkpoint);
+  const limits = limitsOf(checkpoint, config, options, memory);
+  return {
+    architecture: config.architecture,
+    contextLength: limits.contextLength,
+    sequencesMax: limits.sequencesMax,
+    weightBytes,
+    isRepacked: wantsRepack(options.repack ?? "auto", weightBytes, memory.availableBytes),
+    isMapped: options.mmap,
+    kvBytes: limits.blockCount * limits.blockSize * kvTokenBytes(config, options),
+    // Block 0 is never handed out.
+    kvTokens: (limits.blockCount - 1) * limits.blockSize,
+    availableBytes: memory.availableBytes,
+  };
+}
+
+/** The whole plan: records the model's program to know what a step needs besides. Throws as `placeModel` does. */
 export function planMemory(
   checkpoint: Checkpoint,
   options: LoaderOptions,
   memory: HostMemory = hostMemory(),
 ): MemoryPlan {
+  const placement = placeModel(checkpoint, options, memory);
   const family = familyOf(checkpoint);
   const config = readModelConfig(checkpoint, family);
-  const allWeightBytes = weightBytesOf(checkpoint);
-  const limits = (() => {
-    try {
-      return planLimits(config, options, memory, allWeightBytes);
-    } catch (error) {
-      throw withWhatFits(error, checkpoint, memory);
-    }
-  })();
-  const recorded = recordModel({ checkpoint, family, config, limits, kvCacheType: options.kvCacheType });
-  const { weightBytes, kvBytes, constants, program, step } = recorded;
+  const limits = limitsOf(checkpoint, config, options, memory);
+  const { constants, program, step } = recordModel({
+    checkpoint,
+    family,
+    config,
+    limits,
+    kvCacheType: options.kvCacheType,
+  });
   const activationBytes = program.plan.bytes + constants.bytes + step.inputs.bytes + step.outputs.bytes;
+  const { weightBytes, kvBytes, availableBytes } = placement;
   return {
-    architecture: config.architecture,
-    contextLength: limits.contextLength,
-    modelContextLength: config.contextLength,
-    sequencesMax: limits.sequencesMax,
-    weightBytes,
-    isRepacked: wantsRepack(options.repack ?? "auto", weightBytes, memory.availableBytes),
-    isMapped: options.mmap,
-    kvBytes,
-    // Block 0 is never handed out.
-    kvTokens: (limits.blockCount - 1) * limits.blockSize,
-    kvTokenBytes: kvTokenBytes(config, options),
+    ...placement,
     activationBytes,
-    availableBytes: memory.availableBytes,
-    leftBytes: memory.availableBytes - weightBytes - kvBytes - activationBytes,
+    leftBytes: availableBytes - weightBytes - kvBytes - activationBytes,
   };
+}
+
+function limitsOf(
+  checkpoint: Checkpoint,
+  config: ModelConfig,
+  options: LoaderOptions,
+  memory: HostMemory,
+): StepLimits {
+  try {
+    return planLimits(config, options, memory, weightBytesOf(checkpoint));
+  } catch (error) {
+    throw withWhatFits(error, checkpoint, memory);
+  }
 }
 
 /** Rows of name and value for the log. */
@@ -89,13 +115,14 @@ export function describeMemory(plan: MemoryPlan): readonly (readonly [string, st
   const room = sequences < 1 ? "" : `, ${sequences} at the full context of ${formatCount(contextLength)}`;
   const left = leftBytes < 0 ? `${formatBytes(-leftBytes)} MISSING` : `${formatBytes(leftBytes)} left`;
   return [
+    ["memory plan", `${plan.architecture}, ${formatCount(contextLength)} tokens of context`],
     ["weights", `${formatBytes(plan.weightBytes)}, ${layout}`],
     [
       "kv cache",
       `${formatBytes(plan.kvBytes)} for ${formatCount(kvTokens)} tokens${room}; taken as it fills`,
     ],
     ["activations", formatBytes(plan.activationBytes)],
-    ["memory", `${formatBytes(plan.availableBytes)} free, ${left} with a full cache`],
+    ["left", `${formatBytes(plan.availableBytes)} free, ${left} with a full cache`],
   ];
 }
 
@@ -103,12 +130,12 @@ export function describeMemory(plan: MemoryPlan): readonly (readonly [string, st
  * Refuses a model whose weights must be held in more memory than there is. Mapped weights only get slow, which is a
  * line for the log; undefined when all is well.
  */
-export function memoryWarning(plan: MemoryPlan, checkpoint: Checkpoint): string | undefined {
-  const { weightBytes, activationBytes, availableBytes } = plan;
-  if (weightBytes + activationBytes <= availableBytes) return undefined;
+export function memoryWarning(placement: Placement, checkpoint: Checkpoint): string | undefined {
+  const { weightBytes, availableBytes } = placement;
+  if (weightBytes <= availableBytes) return undefined;
   const facts = `the weights take ${formatBytes(weightBytes)} and ${formatBytes(availableBytes)} are free`;
   const advice = whatFits(checkpoint, availableBytes);
-  if (plan.isMapped && !plan.isRepacked) {
+  if (placement.isMapped && !placement.isRepacked) {
     return `${facts}: every step will read from the disk, which is slow. ${advice}`;
   }
   throw new MistralError("insufficient_memory", `${facts}. ${advice}`, { parameter: "--model-id" });

@@ -143,7 +143,7 @@ function switchText(rule: SwitchRule): string {
 /** A value as it is shown in logs and help. */
 export function showValue(declaration: SettingDeclaration, value: SettingValue | undefined): string {
   if (value === undefined) return declaration.unsetText ?? "not set";
-  if (declaration.secret === true) return "(set)";
+  if (declaration.secret === true && value !== declaration.default) return "(set)";
   if (Array.isArray(value)) return value.join(", ");
   return declaration.unit === "ms" || declaration.unit === "s" || declaration.unit === "MB"
     ? `${value} ${declaration.unit}`

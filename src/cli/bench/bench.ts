@@ -6,8 +6,8 @@ import { MistralError } from "../../errors.ts";
 import { loadModel } from "../../models/load-model.ts";
 import type { LoadedModel } from "../../models/loaded-model.ts";
 import { fetchModel } from "../fetch-model.ts";
-import { Log } from "../log.ts";
-import { runnerOptions } from "../runner-options.ts";
+import { type Log, openLog } from "../log.ts";
+import { prepareModel } from "../prepare-model.ts";
 import { formatCount, formatDuration } from "../units.ts";
 import { benchTable, summarise } from "./report.ts";
 import {
@@ -20,7 +20,7 @@ import {
 
 /** Runs the benchmark. Throws MistralError when the model cannot be loaded or has no room for the workload. */
 export async function bench({ settings, warnings }: Resolution): Promise<void> {
-  const log = new Log(settings.verbosity);
+  const log = openLog(settings);
   for (const warning of warnings) log.write("warning", warning);
   const workload: Workload = {
     batch: settings.batch,
@@ -29,12 +29,17 @@ export async function bench({ settings, warnings }: Resolution): Promise<void> {
     seed: settings.seed ?? 0n,
   };
   const resolved = await fetchModel(settings, log);
-  const options = runnerOptions(settings, resolved.checkpointPath);
-  const model = await loadModel({
-    ...options,
-    sequencesMax: workload.batch,
-    tokensMax: Math.max(options.tokensMax, workload.batch),
-  });
+  const { options, tellPlan } = prepareModel(
+    resolved,
+    {
+      ...settings,
+      sequencesMax: workload.batch,
+      batchedTokensMax: Math.max(settings.batchedTokensMax, workload.batch),
+    },
+    log,
+  );
+  tellPlan();
+  const model = await loadModel(options);
   try {
     requireRoom(model, workload);
     const { times, firstTokenSeconds } = measure(model, workload, settings, log);

@@ -2,7 +2,7 @@
 
 import type { Resolution } from "../../config/resolve.ts";
 import { hubEnvironment } from "../hub-environment.ts";
-import { Log } from "../log.ts";
+import { openLog } from "../log.ts";
 import { loadServedModel } from "../serve/load-model.ts";
 import { formatBytes, formatDuration } from "../units.ts";
 import { AnswerView } from "./answer-view.ts";
@@ -11,7 +11,7 @@ import { chatInTerminal } from "./terminal-chat.ts";
 
 /** Resolves when the person leaves or the question is answered. Throws MistralError. */
 export async function run({ settings, sources, warnings }: Resolution): Promise<void> {
-  const log = new Log(settings.debug ? Math.max(1, settings.verbosity) : settings.verbosity);
+  const log = openLog(settings);
   for (const warning of warnings) log.write("warning", warning);
   // One conversation is one sequence, unless somebody wants otherwise.
   const isDefault = sources.sequencesMax.kind === "default";

@@ -1,6 +1,6 @@
 /**
- * From a name to a model that serves: its files, its engine in a process of its own, and beside that load what the
- * server needs to turn text into tokens and back.
+ * From a name to a model that serves: its files, its memory, its engine in a process of its own, and beside that load
+ * what the server needs to turn text into tokens and back.
  */
 
 import type { Settings } from "../../config/settings.ts";
@@ -9,44 +9,57 @@ import type { ServedModel } from "../../server/served-model.ts";
 import type { ResolvedModel } from "../../weights/resolve.ts";
 import { fetchModel } from "../fetch-model.ts";
 import type { Log } from "../log.ts";
-import { runnerOptions } from "../runner-options.ts";
+import type { Placement } from "../memory-plan.ts";
+import { prepareModel } from "../prepare-model.ts";
 
 export interface LoadedServedModel {
   readonly served: ServedModel;
   readonly resolved: ResolvedModel;
   readonly engine: ProcessEngine;
+  readonly placement: Placement;
   readonly chatTemplateFrom: string;
 }
 
-/**
- * Loads the model of `--model-id` and `--quantized-file`; `onEngineFailed` is called when its engine later fails for
- * good. Throws MistralError; nothing is left running then.
- */
+export interface LoadOptions {
+  /** The name clients use; that of the model when not given. */
+  readonly id?: string | undefined;
+  /** Memory that other models count on and have not touched yet. */
+  readonly reservedBytes?: number;
+  /** Called when the engine fails for good after it was loaded. */
+  readonly onEngineFailed?: () => void;
+}
+
+/** Loads the model that the settings name. Throws MistralError; nothing is left running then. */
 export async function loadServedModel(
   settings: Settings,
   log: Log,
-  onEngineFailed: () => void = () => {},
+  { id, reservedBytes = 0, onEngineFailed }: LoadOptions = {},
 ): Promise<LoadedServedModel> {
   const resolved = await fetchModel(settings, log);
+  const { options, placement, tellPlan } = prepareModel(resolved, settings, log, reservedBytes);
   const starting = ProcessEngine.start({
-    model: runnerOptions(settings, resolved.checkpointPath),
+    model: options,
     prefixCache: settings.prefixCacheEntries > 0,
     queuedRequestsMax: settings.queuedRequestsMax,
     queuedTokensMax: settings.queuedTokensMax,
     queueTimeoutMs: milliseconds(settings.queueTimeoutSeconds),
-    name: resolved.id,
+    name: id ?? resolved.id,
     log: (line) => log.write("warning", line),
-    onFailed: onEngineFailed,
+    ...(onEngineFailed === undefined ? {} : { onFailed: onEngineFailed }),
   });
   try {
+    tellPlan();
     const { loadText } = await import("./load-text.ts");
-    const { chatTemplateFrom, ...text } = loadText(resolved.checkpointPath, {
-      chatTemplate: settings.chatTemplate,
-      jinjaExplicit: settings.jinjaExplicit,
-    });
+    const { chatTemplateFrom, ...text } = loadText(resolved.checkpointPath, settings);
     const engine = await starting;
-    const served = { id: resolved.id, created: Math.floor(Date.now() / 1000), engine, ...text };
-    return { served, resolved, engine, chatTemplateFrom };
+    const created = Math.floor(Date.now() / 1000);
+    return {
+      served: { id: id ?? resolved.id, created, engine, ...text },
+      resolved,
+      engine,
+      placement,
+      chatTemplateFrom,
+    };
   } catch (error) {
     starting.then(
       (engine) => engine.close(),

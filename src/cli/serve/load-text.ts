@@ -3,6 +3,7 @@
  * the sampling values its authors recommend. Reads headers and small files only.
  */
 
+import { dirname } from "node:path";
 import { readModelConfig } from "../../models/config.ts";
 import { familyOf } from "../../models/registry.ts";
 import { type GenerationDefaults, parseGenerationDefaults } from "../../server/generation/defaults.ts";
@@ -20,6 +21,12 @@ export interface ModelText {
   readonly chatTemplateFrom: string;
   readonly generationDefaults: GenerationDefaults;
   readonly eosTokens: readonly number[];
+}
+
+/** Files that stand in for what the model brings. */
+export interface TextFiles extends TemplateFiles {
+  /** A tokenizer.json, with its companions beside it. */
+  readonly tokenizerFile?: string | undefined;
 }
 
 export interface TemplateFiles {
@@ -42,12 +49,9 @@ const END_OF_TURN_TEXTS = [
 ];
 
 /** Throws MistralError for malformed files, unknown tokenizers and templates that cannot be used. */
-export function loadText(checkpointPath: string, files: TemplateFiles): ModelText {
+export function loadText(checkpointPath: string, files: TextFiles): ModelText {
   const checkpoint = openCheckpoint(checkpointPath);
-  const tokenizer =
-    checkpoint.format === "gguf"
-      ? tokenizerFromGguf(checkpoint.metadata)
-      : tokenizerFromFolder(checkpoint.folder);
+  const tokenizer = loadTokenizer(checkpoint, files.tokenizerFile);
   const template = loadTemplate(checkpoint, tokenizer, files);
   return {
     tokenizer,
@@ -56,6 +60,13 @@ export function loadText(checkpointPath: string, files: TemplateFiles): ModelTex
     generationDefaults: parseGenerationDefaults(samplingConfig(checkpoint)),
     eosTokens: endTokens(checkpoint, tokenizer),
   };
+}
+
+function loadTokenizer(checkpoint: Checkpoint, file: string | undefined): Tokenizer {
+  if (file !== undefined) return tokenizerFromFolder(dirname(file));
+  return checkpoint.format === "gguf"
+    ? tokenizerFromGguf(checkpoint.metadata)
+    : tokenizerFromFolder(checkpoint.folder);
 }
 
 /** Where the model's authors say how to sample: a file of its own, or else the model's configuration. */

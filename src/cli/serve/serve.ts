@@ -1,22 +1,23 @@
 /**
- * `serve`: resolves the model, loads it in an engine process while this process loads tokenizer, chat template and
- * the HTTP server, then listens. Everything slow runs beside the engine's load.
+ * `serve`: resolves the models, loads each in an engine process while this process loads tokenizer, chat template and
+ * the HTTP server, then listens. Everything slow runs beside the engines' load.
  */
 
-import { showValue } from "../../config/parse-value.ts";
+import { explainSettings } from "../../config/explain.ts";
 import type { Resolution } from "../../config/resolve.ts";
-import { type Settings, settingEntries } from "../../config/settings.ts";
+import type { Settings } from "../../config/settings.ts";
 import { showSource } from "../../config/sources.ts";
 import type { ProcessEngine } from "../../engine/engine-client.ts";
 import { MistralError } from "../../errors.ts";
 import type { RunningServer } from "../../server/listen.ts";
 import type { ModelRegistry } from "../../server/model-registry.ts";
-import type { ResolvedModel } from "../../weights/resolve.ts";
-import { Log } from "../log.ts";
-import { loadServedModel } from "./load-model.ts";
+import { type Log, openLog } from "../log.ts";
+import { cacheTypeOf } from "../runner-options.ts";
+import type { LoadedServedModel } from "./load-model.ts";
+import { ModelFleet } from "./model-fleet.ts";
 import { exposureWarning, serverSettings, tlsFiles } from "./server-settings.ts";
 import { exitOnSignals, exitWhenUseless, type ShutdownTargets } from "./shutdown.ts";
-import { startReport } from "./start-report.ts";
+import { addressReport, modelReport } from "./start-report.ts";
 
 const STATISTICS_INTERVAL_MS = 1_000;
 /** Connections on which nothing moves are closed; requests in progress are exempt. */
@@ -25,7 +26,7 @@ const IDLE_TIMEOUT_SECONDS = 120;
 /** Resolves when the server answers; the process then goes on until a signal. Throws MistralError. */
 export async function serve(resolution: Resolution): Promise<void> {
   const { settings, warnings } = resolution;
-  const log = new Log(settings.verbosity);
+  const log = openLog(settings);
   for (const warning of warnings) log.write("warning", warning);
   logSettings(resolution, log);
   const targets: ShutdownTargets = {};
@@ -34,13 +35,14 @@ export async function serve(resolution: Resolution): Promise<void> {
   requireFreeAddress(settings.host, settings.port);
   const forServer = serverSettings(settings, log);
   const tls = tlsFiles(settings);
-  const onEngineFailed = () =>
+  let models: ModelRegistry | undefined;
+  const fleet = new ModelFleet(resolution, log, () =>
     exitWhenUseless(
       models?.list().map(({ engine }) => engine.state),
       log,
-    );
-  let models: ModelRegistry | undefined;
-  const loading = loadServedModel(settings, log, onEngineFailed);
+    ),
+  );
+  const loading = fleet.loadAll();
   // Its failure is thrown where it is awaited; until then it must not count as unhandled.
   loading.catch(() => {});
   const [{ startServer }, registry] = await Promise.all([
@@ -48,22 +50,22 @@ export async function serve(resolution: Resolution): Promise<void> {
     import("../../server/model-registry.ts"),
   ]);
   const loaded = await loading;
-  const served = new registry.ModelRegistry([loaded.served], {
-    sources: { [loaded.served.id]: { model: settings.model, file: settings.file } },
-    load: async (source) => (await loadServedModel({ ...settings, ...source }, log, onEngineFailed)).served,
-  });
-  models = served;
-  targets.closeEngine = () => served.close();
+  models = new registry.ModelRegistry(
+    loaded.map(({ served }) => served),
+    { sources: fleet.sourcesOf(loaded), load: (source) => fleet.load(source) },
+  );
+  const closing = models;
+  targets.closeEngine = () => closing.close();
   const server = startServer({
     hostname: settings.host,
     port: settings.port,
-    models: served,
+    models,
     settings: forServer,
     idleTimeoutSeconds: IDLE_TIMEOUT_SECONDS,
     ...(tls === undefined ? {} : { tls }),
   });
   targets.server = server;
-  report({ settings, server, ...loaded }, log);
+  report(settings, loaded, server, log);
   const warning = exposureWarning(settings, forServer);
   if (warning !== undefined) log.write("warning", warning);
 }
@@ -82,38 +84,37 @@ function requireFreeAddress(hostname: string, port: number): void {
   }
 }
 
-function logSettings({ settings, sources }: Resolution, log: Log): void {
+/** What is in force; of what does not exist yet only what was set all the same. */
+function logSettings(resolution: Resolution, log: Log): void {
   if (!log.enabled("debug")) return;
-  const rows = settingEntries()
-    .filter(([, { commands }]) => commands.includes("serve"))
-    .map(([key, declaration]) => {
-      return [key, `${showValue(declaration, settings[key])} (${showSource(sources[key])})`] as const;
-    });
+  const rows = explainSettings("serve", resolution)
+    .filter(({ isSet, declaration }) => isSet || declaration.notBuilt === undefined)
+    .map(({ key, value, source }) => [key, `${value} (${showSource(source)})`] as const);
   log.table("debug", rows);
 }
 
-interface Started {
-  readonly settings: Settings;
-  readonly resolved: ResolvedModel;
-  readonly engine: ProcessEngine;
-  readonly server: RunningServer;
-  readonly chatTemplateFrom: string;
-}
-
-function report({ settings, resolved, engine, server, chatTemplateFrom }: Started, log: Log): void {
-  const facts = {
-    resolved,
-    chatTemplateFrom,
-    engine: engine.info,
-    cacheType: settings.cacheType === "auto" ? "f16" : settings.cacheType,
-    mapped: !settings.noMmap,
-    url: server.url,
-    host: settings.host,
-    port: server.port,
-    readySeconds: performance.now() / 1000,
-  };
-  log.table("info", startReport(facts));
-  if (log.enabled("trace")) logStatistics(engine, log);
+function report(
+  settings: Settings,
+  loaded: readonly LoadedServedModel[],
+  server: RunningServer,
+  log: Log,
+): void {
+  for (const { served, resolved, engine, chatTemplateFrom } of loaded) {
+    const facts = {
+      id: served.id,
+      resolved,
+      chatTemplateFrom,
+      engine: engine.info,
+      cacheType: cacheTypeOf(settings),
+      mapped: !settings.noMmap,
+    };
+    log.table("info", modelReport(facts));
+    if (log.enabled("trace")) logStatistics(engine, log);
+  }
+  const { host } = settings;
+  const loadSeconds = loaded.reduce((sum, { engine }) => sum + engine.info.loadSeconds, 0);
+  const readySeconds = performance.now() / 1000;
+  log.table("info", addressReport({ url: server.url, host, port: server.port, readySeconds, loadSeconds }));
 }
 
 /** One line a second while something happens. */

@@ -4,13 +4,18 @@ import type { EngineInfo } from "../../engine/messages.ts";
 import type { ResolvedModel } from "../../weights/resolve.ts";
 import { formatBytes, formatCount, formatDuration } from "../units.ts";
 
-export interface StartFacts {
+export interface ModelFacts {
+  /** The name clients use. */
+  readonly id: string;
   readonly resolved: ResolvedModel;
   readonly engine: EngineInfo;
   /** Which file or metadata the chat template came from. */
   readonly chatTemplateFrom: string;
   readonly cacheType: string;
   readonly mapped: boolean;
+}
+
+export interface AddressFacts {
   /** Where clients on this machine reach the server. */
   readonly url: string;
   /** The address it is bound to. */
@@ -18,7 +23,11 @@ export interface StartFacts {
   readonly port: number;
   /** From the start of the process until the port answers. */
   readonly readySeconds: number;
+  /** Of it, the loading of models. */
+  readonly loadSeconds: number;
 }
+
+type Rows = readonly (readonly [string, string])[];
 
 const SOURCES: Readonly<Record<ResolvedModel["source"], string>> = {
   local: "local path",
@@ -27,9 +36,9 @@ const SOURCES: Readonly<Record<ResolvedModel["source"], string>> = {
   wheel: "Python package",
 };
 
-/** Rows of name and value, in the order a person asks for them. */
-export function startReport(facts: StartFacts): readonly (readonly [string, string])[] {
-  const { resolved, engine } = facts;
+/** What is to be known of a loaded model: rows of name and value, in the order a person asks for them. */
+export function modelReport(facts: ModelFacts): Rows {
+  const { id, resolved, engine } = facts;
   // Block 0 is never handed out.
   const blocks = engine.blockCount - 1;
   const cacheTokens = blocks * engine.blockSize;
@@ -40,7 +49,7 @@ export function startReport(facts: StartFacts): readonly (readonly [string, stri
       ? `room for all ${engine.sequencesMax} at full context`
       : `room for ${formatCount(cacheTokens)} tokens of ${engine.sequencesMax} sequences`;
   return [
-    ["model", `${resolved.id} (${engine.architecture}, ${formatBytes(engine.weightBytes)})`],
+    ["model", `${id} (${engine.architecture}, ${formatBytes(engine.weightBytes)})`],
     ["source", `${SOURCES[resolved.source]}, ${resolved.checkpointPath}`],
     [
       "loaded",
@@ -56,14 +65,18 @@ export function startReport(facts: StartFacts): readonly (readonly [string, stri
       "compute",
       `${engine.threads} ${engine.threads === 1 ? "thread" : "threads"}, ${engine.instructionSet}, up to ${formatCount(engine.tokensMax)} tokens a step`,
     ],
-    [
-      "address",
-      `${facts.url.slice(0, facts.url.indexOf(":"))}://${facts.host.includes(":") ? `[${facts.host}]` : facts.host}:${facts.port}`,
-    ],
-    ["OpenAI API", `${facts.url}/v1`],
+  ];
+}
+
+/** Where the server is reached, and how long it took to come up. */
+export function addressReport({ url, host, port, readySeconds, loadSeconds }: AddressFacts): Rows {
+  const scheme = url.slice(0, url.indexOf(":"));
+  return [
+    ["address", `${scheme}://${host.includes(":") ? `[${host}]` : host}:${port}`],
+    ["OpenAI API", `${url}/v1`],
     [
       "ready",
-      `${formatDuration(facts.readySeconds)} after the start of the process, ${formatDuration(Math.max(0, facts.readySeconds - engine.loadSeconds))} without loading the model`,
+      `${formatDuration(readySeconds)} after the start of the process, ${formatDuration(Math.max(0, readySeconds - loadSeconds))} without loading the model`,
     ],
   ];
 }

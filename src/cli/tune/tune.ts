@@ -12,13 +12,13 @@ import { groupGgufFiles, openCheckpoint } from "../../weights/checkpoint.ts";
 import { listFilesBelow } from "../../weights/hub-cache.ts";
 import type { Checkpoint } from "../../weights/types.ts";
 import { fetchModel } from "../fetch-model.ts";
-import { Log } from "../log.ts";
+import { type Log, openLog } from "../log.ts";
 import { candidatesFor, type StoredModel } from "./candidates.ts";
 import { type TuneReport, tuneTable } from "./report.ts";
 
 /** Prints the analysis on stdout. Throws MistralError when the model cannot be found or read. */
 export async function tune({ settings, warnings }: Resolution): Promise<void> {
-  const log = new Log(settings.verbosity);
+  const log = openLog(settings);
   for (const warning of warnings) log.write("warning", warning);
   const { stored, id } = await findStored(settings, log);
   const report = tuneReport(id, stored, settings, hostMemory());

@@ -155,9 +155,10 @@ export const MODEL_SETTINGS = {
     flag: "--tokenizer",
     short: "t",
     toml: ["models.tokenizer"],
-    type: { kind: "path", extensions: [".json"] },
+    type: { kind: "path", extensions: ["tokenizer.json"] },
     unsetText: "the model's own",
-    description: "tokenizer.json to use in place of the model's",
+    description:
+      "Tokenizer to use in place of the model's, with tokenizer_config.json beside it where there is one",
     group: "Model",
     commands: CHATTING,
   },

@@ -1,7 +1,17 @@
 import { expect, test } from "bun:test";
-import { type StartFacts, startReport } from "../../../src/cli/serve/start-report.ts";
+import {
+  type AddressFacts,
+  addressReport,
+  type ModelFacts,
+  modelReport,
+} from "../../../src/cli/serve/start-report.ts";
 
-const FACTS: StartFacts = {
+type Facts = ModelFacts & AddressFacts;
+
+const startReport = (facts: Facts) => [...modelReport(facts), ...addressReport(facts)];
+
+const FACTS: Facts = {
+  id: "owner/model",
   resolved: {
     id: "owner/model",
     checkpointPath: "/cache/model.gguf",
@@ -32,6 +42,7 @@ const FACTS: StartFacts = {
   host: "0.0.0.0",
   port: 4321,
   readySeconds: 0.38,
+  loadSeconds: 0.21,
 };
 
 test("the start report names everything a person asks for", () => {

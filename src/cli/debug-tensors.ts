@@ -1,0 +1,34 @@
+/**
+ * MISTRALRS_DEBUG lists the tensors of a GGUF file in the working directory, as mistral.rs does: a JSON array with a
+ * text per tensor. Sorted by name, which the original is not, so that two lists can be compared.
+ */
+
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
+import type { DType } from "../backend/dtype.ts";
+import type { Checkpoint } from "../weights/types.ts";
+
+export const TENSOR_LIST_FILE = "mistralrs_gguf_tensors.txt";
+
+/** The names of types as mistral.rs prints them. */
+function typeName(type: DType): string {
+  return type.toUpperCase().replace(/_K$/, "K");
+}
+
+/** The text of the list. */
+export function tensorList({ tensors }: Checkpoint): string {
+  const names = [...tensors.keys()].sort();
+  const lines = names.map((name) => {
+    const { shape, dtype } = tensors.get(name)!;
+    return `name = \`${name}\`, shape = [${shape.join(", ")}], dtype = ${typeName(dtype)}`;
+  });
+  return JSON.stringify(lines, null, 2);
+}
+
+/** Writes the list into `folder` and gives its path; undefined for other formats, which have no such list. */
+export function writeTensorList(checkpoint: Checkpoint, folder: string): string | undefined {
+  if (checkpoint.format !== "gguf") return undefined;
+  const path = join(folder, TENSOR_LIST_FILE);
+  writeFileSync(path, tensorList(checkpoint));
+  return path;
+}

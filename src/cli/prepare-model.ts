@@ -1,0 +1,77 @@
+/**
+ * What happens between finding a model and loading it: its headers are read, its format checked, its memory planned
+ * and told, and refused when there is no room for it.
+ */
+
+import type { Settings } from "../config/settings.ts";
+import { MistralError } from "../errors.ts";
+import { type HostMemory, hostMemory } from "../models/host-memory.ts";
+import { openCheckpoint } from "../weights/checkpoint.ts";
+import type { ResolvedModel } from "../weights/resolve.ts";
+import type { Checkpoint } from "../weights/types.ts";
+import { writeTensorList } from "./debug-tensors.ts";
+import type { Log } from "./log.ts";
+import { describeMemory, memoryWarning, type Placement, placeModel, planMemory } from "./memory-plan.ts";
+import { type LoaderOptions, runnerOptions } from "./runner-options.ts";
+
+export interface PreparedModel {
+  readonly resolved: ResolvedModel;
+  readonly checkpoint: Checkpoint;
+  readonly options: LoaderOptions;
+  readonly placement: Placement;
+  /** Writes the whole plan to the log; takes tens of milliseconds, in which an engine's process can already start. */
+  readonly tellPlan: () => void;
+}
+
+/**
+ * Prepares a model. `reservedBytes` is memory that other models of this process count on and have not touched yet.
+ * Throws MistralError for malformed files, another format than asked for, and too little memory.
+ */
+export function prepareModel(
+  resolved: ResolvedModel,
+  settings: Settings,
+  log: Log,
+  reservedBytes = 0,
+): PreparedModel {
+  const checkpoint = openCheckpoint(resolved.checkpointPath);
+  requireFormat(checkpoint, settings);
+  if (settings.debug) tellDebug(checkpoint, log);
+  const wanted = runnerOptions(settings, resolved.checkpointPath);
+  const memory = lessReserved(hostMemory(), reservedBytes);
+  const placement = placeModel(checkpoint, wanted, memory);
+  const warning = memoryWarning(placement, checkpoint);
+  if (warning !== undefined) log.write("warning", warning);
+  const { kvBytes, contextLength } = placement;
+  // The loader does not know of the others: it is told what came out here.
+  const options =
+    reservedBytes === 0
+      ? wanted
+      : { ...wanted, kvMemoryFraction: undefined, kvMemoryBytes: kvBytes, contextLengthMax: contextLength };
+  const tellPlan = (): void => log.table("info", describeMemory(planMemory(checkpoint, wanted, memory)));
+  return { resolved, checkpoint, options, placement, tellPlan };
+}
+
+function lessReserved({ totalBytes, availableBytes }: HostMemory, reservedBytes: number): HostMemory {
+  return { totalBytes, availableBytes: Math.max(0, availableBytes - reservedBytes) };
+}
+
+function requireFormat({ format }: Checkpoint, settings: Settings): void {
+  if (settings.format === undefined) return;
+  const found = format === "gguf" ? "gguf" : "plain";
+  if (found === settings.format) return;
+  throw new MistralError(
+    "invalid_configuration",
+    `--format is ${settings.format}, but the weights that were found are ${found === "plain" ? "safetensors (plain)" : "gguf"}`,
+    { parameter: "--format" },
+  );
+}
+
+function tellDebug(checkpoint: Checkpoint, log: Log): void {
+  const path = writeTensorList(checkpoint, process.cwd());
+  if (path !== undefined) log.write("info", `wrote the names, shapes and types of all tensors to ${path}`);
+  if (checkpoint.format !== "gguf") return;
+  for (const [key, value] of [...checkpoint.metadata].filter(([key]) => !key.includes("tokenizer"))) {
+    const shown = Array.isArray(value) ? `${value.length} values` : String(value).slice(0, 200);
+    log.write("debug", `${key} = ${shown}`);
+  }
+}
