@@ -14,7 +14,7 @@ import { Sequence } from "./sequence.ts";
 import { SequenceQueue } from "./sequence-queue.ts";
 import { NO_STATISTICS } from "./statistics.ts";
 import { ReportBuilder, type StepReport } from "./step-report.ts";
-import { writeStep } from "./step-writer.ts";
+import { StepWriter } from "./step-writer.ts";
 import { risenClass, WaitingLine } from "./waiting-line.ts";
 
 const NO_TOKEN_LEFT =
@@ -39,6 +39,7 @@ export class EngineCore {
   readonly #open = new Map<number, Sequence>();
   readonly #plan = createPlan();
   readonly #report = new ReportBuilder();
+  readonly #writer: StepWriter;
   readonly #clock: () => number;
   readonly #queueTimeoutMs: number;
   #adjustmentTurn: Sequence | null = null;
@@ -57,6 +58,7 @@ export class EngineCore {
   constructor(runner: ModelRunner, options: EngineCoreOptions) {
     checkLimits(runner.limits);
     this.#runner = runner;
+    this.#writer = new StepWriter(runner.inputs, runner.limits);
     this.#kv = new KvCache({ ...runner.limits, ...options });
     this.#clock = options.clock ?? (() => performance.now());
     this.#queueTimeoutMs = options.queueTimeoutMs ?? Number.POSITIVE_INFINITY;
@@ -178,7 +180,7 @@ export class EngineCore {
 
   #step(): void {
     const plan = this.#plan;
-    const { limits, inputs } = this.#runner;
+    const { limits } = this.#runner;
     const nowMs = this.#clock();
     schedule(
       {
@@ -197,7 +199,7 @@ export class EngineCore {
       if (plan.deferred !== null) return; // it has the first turn in the next step
       throw new Error(`nothing can run, with ${this.#running.size} running, ${this.#waiting.size} waiting`);
     }
-    writeStep(plan, inputs, limits);
+    this.#writer.write(plan);
     this.#runner.run(plan.tokens, plan.sequences.length, plan.rows);
     this.#steps += 1;
     this.#collect();

@@ -87,6 +87,7 @@ export class KvCache {
       this.pool.share(block);
       sequence.blocks[index] = block;
     }
+    sequence.admissions += 1;
     sequence.blockCount = matched;
     sequence.registered = matched;
     sequence.computed = matched * this.blockSize;

@@ -12,7 +12,7 @@ export const HELD_SEQUENCES_MAX = 64;
 /** A waiting sequence rises by one class of priority each time it has waited this long. */
 export const AGEING_MS = 30_000;
 
-/** Of so many admissions one goes to a sequence that has risen, while one of the class it rose to waits as well. */
+/** Of so many admissions one goes to who has waited longest, while somebody has risen to the class on top. */
 export const TURNS_PER_RISEN = 4;
 
 /** Requests that wait, and the tokens of their prompts, before an engine answers "overloaded". */

@@ -23,7 +23,7 @@ export interface Plan {
   rows: number;
   /** First running sequence whose adjustments did not fit; it has the first turn in the next step. */
   deferred: Sequence | null;
-  /** Admissions since a sequence that had risen by waiting was last admitted; see `WaitingLine`. */
+  /** Admissions since somebody last had the turn of those who have waited longest; see `WaitingLine`. */
   turns: number;
 }
 

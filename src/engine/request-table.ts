@@ -5,7 +5,7 @@
 
 import type { ErrorCode } from "../errors.ts";
 import { EventStream } from "./event-stream.ts";
-import { QUEUED_REQUESTS_MAX, QUEUED_TOKENS_MAX } from "./limits.ts";
+import { PENDING_TOKENS_MAX, QUEUED_REQUESTS_MAX, QUEUED_TOKENS_MAX } from "./limits.ts";
 import type { GenerateRequest, GenerationEvent } from "./messages.ts";
 import type { StepReport, TerminalEvent } from "./step-report.ts";
 import { TEXT_COMPLETE } from "./text-complete.ts";
@@ -21,6 +21,8 @@ export interface QueueBounds {
   readonly queuedRequestsMax?: number | undefined;
   /** Prompt tokens of the requests that wait (`--max-queued-tokens`); one request may always wait. */
   readonly queuedTokensMax?: number | undefined;
+  /** Tokens that wait for their reader before the request is ended as abandoned. */
+  readonly pendingTokensMax?: number | undefined;
 }
 
 interface OpenRequest {
@@ -37,6 +39,7 @@ export class RequestTable {
   readonly #openMax: number;
   readonly #queuedRequestsMax: number;
   readonly #queuedTokensMax: number;
+  readonly #pendingTokensMax: number;
   #queuedTokens = 0;
   readonly #open = new Map<number, OpenRequest>();
   #nextId = 1;
@@ -51,6 +54,7 @@ export class RequestTable {
     this.#sink = sink;
     this.#queuedRequestsMax = bounds.queuedRequestsMax ?? QUEUED_REQUESTS_MAX;
     this.#queuedTokensMax = bounds.queuedTokensMax ?? QUEUED_TOKENS_MAX;
+    this.#pendingTokensMax = bounds.pendingTokensMax ?? PENDING_TOKENS_MAX;
     this.#openMax = bounds.sequencesMax + this.#queuedRequestsMax;
   }
 
@@ -81,7 +85,7 @@ export class RequestTable {
     const abort = (): void => {
       if (this.#open.has(id)) this.#sink.abort(id, signal?.reason === TEXT_COMPLETE ? "stop" : "abort");
     };
-    const stream = new EventStream(abort);
+    const stream = new EventStream(abort, this.#pendingTokensMax);
     signal?.addEventListener("abort", abort, { once: true });
     const promptTokens = request.promptTokens.length;
     const unlisten = (): void => signal?.removeEventListener("abort", abort);

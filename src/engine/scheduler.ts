@@ -34,7 +34,7 @@ export interface SchedulerState {
   /** By rank, and within one in order of admission. */
   readonly running: SequenceQueue;
   readonly waiting: WaitingLine;
-  /** Admissions since a sequence that had risen by waiting was last admitted. */
+  /** Admissions since somebody last had the turn of those who have waited longest; see `WaitingLine`. */
   readonly turns: number;
   readonly nowMs: number;
   readonly kv: KvView;

@@ -37,6 +37,8 @@ export class Sequence {
   /** Prompt tokens that came out of the prefix cache at the first admission. */
   cachedTokens = 0;
   preemptions = 0;
+  /** Times it was admitted; each time with a new block table. */
+  admissions = 0;
 
   /** The block table, append-only between admissions; the first `blockCount` entries count. */
   blocks = new Int32Array(0);

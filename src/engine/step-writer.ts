@@ -5,43 +5,71 @@ import type { StepInputs, StepLimits } from "../models/step.ts";
 import type { Plan } from "./plan.ts";
 import type { Sequence } from "./sequence.ts";
 
-/**
- * Fills the inputs for `plan`. Rows of logits lie in batch order; within a sequence its scored prompt positions
- * come before the row it samples from. Columns of a block table beyond the sequence's blocks keep what they
- * had: no context reaches them.
- */
-export function writeStep(plan: Plan, inputs: StepInputs, limits: StepLimits): void {
-  let token = 0;
-  let row = 0;
-  let adjustment = 0;
-  inputs.adjustmentStarts[0] = 0;
-  for (let index = 0; index < plan.sequences.length; index++) {
-    const sequence = plan.sequences[index]!;
-    const start = plan.starts[index]!;
-    const count = plan.counts[index]!;
-    inputs.sequenceStarts[index] = token;
-    inputs.contextLengths[index] = start + count;
-    inputs.blockTables.set(
-      sequence.blocks.subarray(0, sequence.blockCount),
-      index * limits.blocksPerSequenceMax,
-    );
-    writeTokens(inputs, token, sequence, start, count, limits.blockSize);
-    const scoreFrom = Math.max(start, sequence.scored);
-    for (let scored = 0; scored < plan.scoreRows[index]!; scored++) {
-      const position = scoreFrom + scored;
-      inputs.logitRows[row] = token + position - start;
-      writeScoredRow(inputs, row, sequence, position);
-      inputs.adjustmentStarts[++row] = adjustment;
-    }
-    if (plan.samples[index] === true) {
-      inputs.logitRows[row] = token + count - 1;
-      writeSampledRow(inputs, row, sequence);
-      if (sequence.adjustments !== null) adjustment = sequence.adjustments.write(inputs, adjustment);
-      inputs.adjustmentStarts[++row] = adjustment;
-    }
-    token += count;
+export class StepWriter {
+  readonly #inputs: StepInputs;
+  readonly #limits: StepLimits;
+  /** Which table each row holds: the request, its admission, and how many of its blocks are written. */
+  readonly #tableIds: Float64Array;
+  readonly #tableAdmissions: Int32Array;
+  readonly #tableBlocks: Int32Array;
+
+  constructor(inputs: StepInputs, limits: StepLimits) {
+    this.#inputs = inputs;
+    this.#limits = limits;
+    this.#tableIds = new Float64Array(limits.sequencesMax).fill(Number.NaN);
+    this.#tableAdmissions = new Int32Array(limits.sequencesMax);
+    this.#tableBlocks = new Int32Array(limits.sequencesMax);
   }
-  inputs.sequenceStarts[plan.sequences.length] = token;
+
+  /**
+   * Fills the inputs for `plan`. Rows of logits lie in batch order; within a sequence its scored prompt positions
+   * come before the row it samples from. Columns of a block table beyond the sequence's blocks keep what they
+   * had: no context reaches them.
+   */
+  write(plan: Plan): void {
+    const inputs = this.#inputs;
+    let token = 0;
+    let row = 0;
+    let adjustment = 0;
+    inputs.adjustmentStarts[0] = 0;
+    for (let index = 0; index < plan.sequences.length; index++) {
+      const sequence = plan.sequences[index]!;
+      const start = plan.starts[index]!;
+      const count = plan.counts[index]!;
+      inputs.sequenceStarts[index] = token;
+      inputs.contextLengths[index] = start + count;
+      this.#writeTable(index, sequence);
+      writeTokens(inputs, token, sequence, start, count, this.#limits.blockSize);
+      const scoreFrom = Math.max(start, sequence.scored);
+      for (let scored = 0; scored < plan.scoreRows[index]!; scored++) {
+        const position = scoreFrom + scored;
+        inputs.logitRows[row] = token + position - start;
+        writeScoredRow(inputs, row, sequence, position);
+        inputs.adjustmentStarts[++row] = adjustment;
+      }
+      if (plan.samples[index] === true) {
+        inputs.logitRows[row] = token + count - 1;
+        writeSampledRow(inputs, row, sequence);
+        if (sequence.adjustments !== null) adjustment = sequence.adjustments.write(inputs, adjustment);
+        inputs.adjustmentStarts[++row] = adjustment;
+      }
+      token += count;
+    }
+    inputs.sequenceStarts[plan.sequences.length] = token;
+  }
+
+  /** A table only grows between admissions, so the row that held it in the last step lacks the new blocks alone. */
+  #writeTable(row: number, { id, admissions, blocks, blockCount }: Sequence): void {
+    const isSame = this.#tableIds[row] === id && this.#tableAdmissions[row] === admissions;
+    const first = row * this.#limits.blocksPerSequenceMax;
+    const tables = this.#inputs.blockTables;
+    for (let column = isSame ? this.#tableBlocks[row]! : 0; column < blockCount; column++) {
+      tables[first + column] = blocks[column]!;
+    }
+    this.#tableIds[row] = id;
+    this.#tableAdmissions[row] = admissions;
+    this.#tableBlocks[row] = blockCount;
+  }
 }
 
 function writeTokens(

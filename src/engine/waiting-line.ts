@@ -1,9 +1,9 @@
 /**
  * The sequences that wait, a queue for each class of priority, and the order in which they are taken. A class goes
- * before the ones below it, and within a class who came first. Whoever waits long enough rises to the class above;
- * of every `TURNS_PER_RISEN` admissions one goes to a risen sequence, if there is one, and the others stay with the
- * class that waits on top. So neither can be starved: not those below by a flood above, and not those above by a
- * backlog that has risen.
+ * before the ones below it, and within a class who came first. Whoever waits long enough rises to the class above.
+ * While somebody has risen to the class that waits on top, one of every `TURNS_PER_RISEN` admissions goes to the one
+ * of them all that has waited longest, and the others stay with that class. So nobody can be starved: not those below
+ * by a flood above, and not those above by a backlog that has risen.
  */
 
 import { AGEING_MS, TURNS_PER_RISEN } from "./limits.ts";
@@ -50,7 +50,9 @@ export class LineReader {
   readonly #nowMs: number;
   readonly #places: (Sequence | null)[];
   #class = 0;
-  /** Admissions since a risen sequence last had its turn. */
+  /** The current one has the turn of those who have waited longest. */
+  #isTurn = false;
+  /** Admissions since that turn was last had. */
   turns: number;
 
   constructor(line: WaitingLine, nowMs: number, turns: number) {
@@ -64,7 +66,9 @@ export class LineReader {
     const top = this.#places.findIndex((place) => place !== null);
     if (top < 0) return null;
     const risen = this.turns + 1 >= TURNS_PER_RISEN ? this.#risenTo(top) : -1;
-    this.#class = risen < 0 ? top : risen;
+    this.#isTurn = risen >= 0;
+    const isOlder = risen >= 0 && this.#places[risen]!.queuedAtMs < this.#places[top]!.queuedAtMs;
+    this.#class = isOlder ? risen : top;
     return this.#places[this.#class]!;
   }
 
@@ -75,8 +79,7 @@ export class LineReader {
 
   /** The current one is admitted. */
   admit(): void {
-    const fromBelow = this.#places.findIndex((place) => place !== null) < this.#class;
-    this.turns = fromBelow ? 0 : Math.min(this.turns + 1, TURNS_PER_RISEN);
+    this.turns = this.#isTurn ? 0 : Math.min(this.turns + 1, TURNS_PER_RISEN);
     this.pass();
   }
 

@@ -38,7 +38,7 @@ export function mix(hash: number, word: number): number {
 export const EMPTY_HISTORY = 0x811c9dc5;
 
 /** Bits of a hash, well spread. */
-function spread(hash: number): number {
+export function spread(hash: number): number {
   let bits = hash;
   bits = Math.imul(bits ^ (bits >>> 16), 0x85ebca6b);
   bits = Math.imul(bits ^ (bits >>> 13), 0xc2b2ae35);

@@ -274,6 +274,15 @@ test("the longest waiting of those that have risen goes first", () => {
   expect(admitted(60_000)).toEqual([2]);
 });
 
+test("the turn goes to whoever has waited longest, the class on top included", () => {
+  // Nobody of the top class waits at this moment: a younger one below must not use up the turn of an older one.
+  const waiting = [prioritised(1, "normal", 4, 5_000), prioritised(2, "batch", 4, 6_000)];
+  const limits = { sequencesMax: 1, rowsMax: 1 };
+  const plan = planFor({ waiting, limits, nowMs: 40_000, turns: 3 });
+  expect(ids(plan.admitted)).toEqual([1]);
+  expect(plan.turns).toBe(0);
+});
+
 test("the victim is the latest admitted of the lowest rank, and such a one waits for its own block", () => {
   const running = [
     generating(1, 9, [1, 2]),

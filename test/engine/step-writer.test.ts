@@ -1,7 +1,7 @@
 import { expect, test } from "bun:test";
 import { createPlan } from "../../src/engine/plan.ts";
 import { Sequence } from "../../src/engine/sequence.ts";
-import { writeStep } from "../../src/engine/step-writer.ts";
+import { StepWriter } from "../../src/engine/step-writer.ts";
 import { SAMPLING_PARAMETER, SAMPLING_PARAMETER_WORDS } from "../../src/graph/ops.ts";
 import { FakeRunner } from "./fake-runner.ts";
 import { GREEDY, request } from "./requests.ts";
@@ -34,7 +34,7 @@ test("lays out a chunk that scores its prompt beside a sequence that generates",
     scoreRows: [2, 0],
     samples: [false, true],
   });
-  writeStep(plan, inputs, limits);
+  new StepWriter(inputs, limits).write(plan);
   expect([...inputs.tokenIds.subarray(0, 4)]).toEqual([13, 14, 15, 22]);
   expect([...inputs.positions.subarray(0, 4)]).toEqual([3, 4, 5, 2]);
   expect([...inputs.slotMapping.subarray(0, 4)]).toEqual([9 * 4 + 3, 5 * 4, 5 * 4 + 1, 7 * 4 + 2]);
@@ -60,4 +60,32 @@ test("lays out a chunk that scores its prompt beside a sequence that generates",
   expect([word(2, "seed_low"), word(2, "seed_high") >>> 0]).toEqual([7, 0xffff_fffe]);
   // The drawn token will be the fourth of its sequence: the counter does not depend on the batch.
   expect(word(2, "position")).toBe(3);
+});
+
+test("a row's table follows its sequence as it grows, changes places and is admitted anew", () => {
+  const { inputs, limits } = new FakeRunner({ limits: { blockSize: 1, blocksPerSequenceMax: 4 } });
+  const writer = new StepWriter(inputs, limits);
+  const made = (id: number, blocks: number[]): Sequence =>
+    Object.assign(new Sequence(request(id, { promptTokens: Int32Array.of(1, 2) }), 4), {
+      blocks: Int32Array.from(blocks),
+      blockCount: 2,
+      computed: 1,
+      admissions: 1,
+    });
+  const first = made(1, [11, 12, 13, 14]);
+  const second = made(2, [21, 22, 23, 24]);
+  const tables = (...sequences: Sequence[]): number[] => {
+    const starts = sequences.map(() => 1);
+    const plan = { sequences, starts, counts: starts, scoreRows: [0, 0], samples: [false, false] };
+    writer.write(Object.assign(createPlan(), plan));
+    return [...inputs.blockTables.subarray(0, 8)];
+  };
+  expect(tables(first, second)).toEqual([11, 12, 0, 0, 21, 22, 0, 0]);
+  first.blockCount = 3;
+  expect(tables(first, second)).toEqual([11, 12, 13, 0, 21, 22, 0, 0]);
+  expect(tables(second)).toEqual([21, 22, 13, 0, 21, 22, 0, 0]);
+  expect(tables(first, second)).toEqual([11, 12, 13, 0, 21, 22, 0, 0]);
+  // Preempted and back in the same row, with other blocks.
+  Object.assign(first, { blocks: Int32Array.of(31, 32, 33, 34), blockCount: 2, admissions: 2 });
+  expect(tables(first, second)).toEqual([31, 32, 13, 0, 21, 22, 0, 0]);
 });
