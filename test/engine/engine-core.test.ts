@@ -1,5 +1,6 @@
 import { expect, test } from "bun:test";
 import { EngineCore } from "../../src/engine/engine-core.ts";
+import type { Priority } from "../../src/engine/messages.ts";
 import type { StepLimits } from "../../src/models/step.ts";
 import { FakeRunner, type FakeRunnerOptions, fakeNextToken } from "./fake-runner.ts";
 import { finish, GREEDY, Outcomes, promptOf, request, runAlone } from "./requests.ts";
@@ -284,6 +285,27 @@ test("a request that has run, and was preempted, is not timed out; one that neve
   finish(core, outcomes);
   expect(outcomes.of(3).end).toMatchObject({ type: "error", code: "overloaded" });
   for (const id of [1, 2]) expect(outcomes.of(id).end).toMatchObject({ type: "finish", reason: "length" });
+});
+
+test.each([
+  [0, [2]],
+  [60_000, [3]],
+])("after waiting %i ms a batch request runs with the rank it has risen to", (waitedMs, preempted) => {
+  let nowMs = 0;
+  const runner = new FakeRunner({ limits: { blockCount: 9, sequencesMax: 3, rowsMax: 3 } });
+  const core = new EngineCore(runner, { prefixCache: false, clock: () => nowMs });
+  const submit = (id: number, priority: Priority): void =>
+    core.submit(request(id, { promptTokens: promptOf(4, id), maxTokens: 16, priority }));
+  submit(2, "batch");
+  nowMs = waitedMs;
+  core.step();
+  submit(1, "normal");
+  submit(3, "normal");
+  // The pool has room for eight blocks, and the three grow to fifteen.
+  const ended: number[] = [];
+  while (core.hasWork) ended.push(...core.step().ends.map(({ id }) => id));
+  expect(core.statistics().preemptions).toBeGreaterThan(0);
+  expect(ended.slice(-1)).toEqual(preempted);
 });
 
 test("requests with different salts share no prefix", () => {

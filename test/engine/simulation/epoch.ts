@@ -42,6 +42,8 @@ export interface EpochResult {
   readonly waiting: WaitingObserver;
 }
 
+/** The only failure that an engine may have here; every other one is a finding. */
+const DEVICE_LOST = new Error("device lost");
 const RESTART_MS = 100;
 const LEDGER_EVERY_STEPS = 500;
 /** Virtual days: nothing that is alive takes that long. */
@@ -79,8 +81,7 @@ class Epoch {
     this.#chance = chance;
     this.#runner = new SimulatedRunner(weather.limits);
     this.#runner.beforeStep = () => {
-      if (weather.failureEvery !== undefined && chance.happens(1 / weather.failureEvery))
-        throw new Error("device lost");
+      if (weather.failureEvery !== undefined && chance.happens(1 / weather.failureEvery)) throw DEVICE_LOST;
     };
     this.#core = this.#makeCore();
     this.#table = new RequestTable(
@@ -235,7 +236,9 @@ class Epoch {
     // What clients do while the step runs takes effect after it.
     this.#clock.advanceTo(startMs + stepMs + tokens * tokenMs);
     this.#table.dispatch(report);
-    if (this.#core.failure !== null) this.#restart();
+    const { failure } = this.#core;
+    if (failure !== null && failure.cause !== DEVICE_LOST) throw failure;
+    if (failure !== null) this.#restart();
     this.#waiting.passed(this.#clock.nowMs, this.#preemptedWaiting(), this.#core.statistics().preemptions);
   }
 
