@@ -116,7 +116,7 @@ function failureFor(
 ): Failure {
   if (code === "NOT_FOUND") return noRoute(routes, request.method, path).failure;
   const thrown = error as { readonly type?: string; readonly cause?: unknown };
-  if (code === "VALIDATION" && thrown.type === "body") {
+  if (code === "VALIDATION" && isOfRequest(thrown.type)) {
     return bodyFailure(error as unknown as BodyComplaint).failure;
   }
   const cause = code === "PARSE" && thrown.cause !== undefined ? thrown.cause : error;
@@ -124,6 +124,11 @@ function failureFor(
   if (failure.unexpected && !request.signal.aborted)
     context.logError(`${request.method} ${path} failed`, cause);
   return failure;
+}
+
+/** Whether it is the request whose shape is wrong, and not our answer's. */
+function isOfRequest(part: string | undefined): boolean {
+  return part === "body" || part === "query" || part === "params";
 }
 
 function noRoute(routes: readonly RouteShape[], method: string, path: string): HttpFailure {

@@ -8,7 +8,9 @@ export interface RouteShape {
 /** The methods this path answers, in order; empty when no route has it. */
 export function allowedMethods(routes: readonly RouteShape[], path: string): readonly string[] {
   const methods = new Set<string>();
-  for (const route of routes) {
+  // A path of its own is not what a pattern means that it happens to fit: /v1/models/load is no model.
+  const own = routes.filter((route) => route.path === path);
+  for (const route of own.length > 0 ? own : routes) {
     if (!matches(route.path, path)) continue;
     methods.add(route.method);
     if (route.method === "GET") methods.add("HEAD");

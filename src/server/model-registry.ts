@@ -76,13 +76,7 @@ export class ModelRegistry {
   get(name: string | null | undefined): ServedModel {
     const entry = this.#find(name);
     if (entry?.status === "loaded") return entry.model;
-    if (entry !== undefined) {
-      throw new HttpFailure(
-        503,
-        `The model "${entry.id}" is ${entry.status}; POST /v1/models/reload loads it again.`,
-        { code: "model_not_loaded", parameter: "model", headers: { "retry-after": "5" } },
-      );
-    }
+    if (entry !== undefined) throw notLoaded(entry);
     throw this.#unknown(name);
   }
 
@@ -99,7 +93,8 @@ export class ModelRegistry {
   /** Ends the model's engine after its open requests, and frees its memory. Throws model_not_found. */
   async unload(name: string): Promise<ModelEntry> {
     const entry = this.#require(name);
-    await settled(entry);
+    // In this function itself: whoever finds nothing in progress begins before anybody else can look.
+    while (entry.work !== undefined) await entry.work.catch(() => {});
     if (entry.status !== "loaded") return entry;
     entry.status = "unloading";
     await this.#during(entry, async () => {
@@ -112,7 +107,7 @@ export class ModelRegistry {
   /** Loads a model again that was unloaded or failed; a loaded one is left alone. Throws what loading throws. */
   async reload(name: string): Promise<ModelEntry> {
     const entry = this.#require(name);
-    await settled(entry);
+    while (entry.work !== undefined) await entry.work.catch(() => {});
     const { source } = entry;
     if (entry.status === "loaded") return entry;
     const load = this.#load;
@@ -231,9 +226,13 @@ export class ModelRegistry {
   }
 }
 
-/** Waits until no load or unload is in progress; whoever goes on then is the only one to begin another. */
-async function settled(entry: Entry): Promise<void> {
-  while (entry.work !== undefined) await entry.work.catch(() => {});
+/** Nobody waits for an unloaded model; one that comes, goes or failed to come may be there in a moment. */
+function notLoaded({ id, status, error }: Entry): HttpFailure {
+  const why = error === undefined ? "" : ` (${error})`;
+  const text = `The model "${id}" is ${status}${why}; POST /v1/models/reload loads it again.`;
+  const details = { code: "model_not_loaded", parameter: "model" };
+  if (status === "unloaded") return new HttpFailure(404, text, details);
+  return new HttpFailure(503, text, { ...details, headers: { "retry-after": "5" } });
 }
 
 function sameSource(a: ModelSource | undefined, b: ModelSource): boolean {

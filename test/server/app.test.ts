@@ -2,7 +2,7 @@ import { describe, expect, test } from "bun:test";
 import packageJson from "../../package.json" with { type: "json" };
 import { ModelRegistry } from "../../src/server/model-registry.ts";
 import { expectMistralError } from "../support/expect-error.ts";
-import { CHAT, COMPLETIONS, harness, minimalBody, post } from "./harness.ts";
+import { CHAT, COMPLETIONS, errorOf, harness, minimalBody, post, RESPONSES } from "./harness.ts";
 
 const get = (path: string, made = harness()) => made.app.handle(new Request(`http://localhost${path}`));
 
@@ -81,4 +81,56 @@ test("null is taken wherever a field may be left out, and so are values that ask
   }
   const nothing = { tools: [], tool_choice: "auto", response_format: { type: "text" }, modalities: ["text"] };
   expect((await post(harness().app, CHAT, { ...minimalBody(CHAT), ...nothing })).status).toBe(200);
+});
+
+test("a number written as a text is a text", async () => {
+  for (const [path, fields] of [
+    [CHAT, { max_tokens: "5" }],
+    [CHAT, { top_k: "" }],
+    [COMPLETIONS, { seed: "1" }],
+    [COMPLETIONS, { prompt: ["1", 2] }],
+    ["/v1/messages", { max_tokens: "5", messages: [{ role: "user", content: "Hi" }] }],
+    [RESPONSES, { max_output_tokens: "5" }],
+  ] as const) {
+    const response = await post(harness().app, path, { ...minimalBody(path), ...fields });
+    expect([path, fields, response.status]).toEqual([path, fields, 400]);
+  }
+});
+
+test("a query that cannot be meant is the client's fault, and named", async () => {
+  for (const query of ["stream=yes", "starting_after=x", "starting_after=-1"]) {
+    const { status, error } = await errorOf(await get(`/v1/responses/resp_1?${query}`));
+    expect([query, status, error.param]).toEqual([query, 400, query.split("=")[0]!]);
+  }
+});
+
+test("a path of its own answers its own methods, whatever pattern it also fits", async () => {
+  const response = await harness().app.handle(
+    new Request("http://localhost/v1/models/load", { method: "PUT" }),
+  );
+  expect([response.status, response.headers.get("allow")]).toEqual([405, "POST"]);
+  const model = await harness().app.handle(new Request("http://localhost/v1/models/x", { method: "PUT" }));
+  expect(model.headers.get("allow")).toBe("GET, HEAD");
+});
+
+describe("a strict server", () => {
+  const paths = [CHAT, COMPLETIONS, RESPONSES, "/tokenize", "/v1/models/status", "/v1/messages"];
+  for (const path of paths) {
+    test(`refuses unknown fields of ${path} by name, with a guess`, async () => {
+      const strict = harness({ settings: { strict: true } });
+      const body = { ...minimalBody(path), ...(path === "/v1/models/status" ? { model_id: "default" } : {}) };
+      const messages =
+        path === "/v1/messages" ? { max_tokens: 5, messages: [{ role: "user", content: "Hi" }] } : {};
+      const known =
+        path === "/v1/messages" ? messages : path === "/v1/models/status" ? { model_id: "default" } : body;
+      expect((await post(strict.app, path, { ...known, made_up: null })).status).toBe(200);
+      const refused = await post(strict.app, path, { ...known, modle: 1, modle_id: 1 });
+      expect(refused.status).toBe(400);
+      const { error } = (await refused.json()) as { error: { message: string } };
+      expect(error.message).toContain("Unknown parameter: 'modle'");
+      if (path !== "/v1/models/status") expect(error.message).toContain("(did you mean model?)");
+      expect(strict.engine.requests.length).toBeLessThanOrEqual(1);
+      expect((await post(harness().app, path, { ...known, modle: 1 })).status).toBe(200);
+    });
+  }
 });

@@ -2,6 +2,7 @@
 
 import type { TSchema } from "@sinclair/typebox";
 import { ErrorBody } from "../openai/errors.ts";
+import { integerIn } from "../openai/exact-integers.ts";
 import {
   ChatCompletion,
   ChatCompletionChunk,
@@ -49,7 +50,7 @@ export class SchemaBook {
 
   #convert(schema: Json): Json {
     const json: Record<string, unknown> = {};
-    for (const [key, value] of Object.entries(schema)) {
+    for (const [key, value] of Object.entries(integerIn(schema) ?? schema)) {
       if (!OWN_KEYWORDS.has(key)) json[key] = this.#value(value);
     }
     const { refused } = schema;

@@ -5,6 +5,7 @@
 
 import type { SchemaOptions, Static, TObject, TSchema } from "@sinclair/typebox";
 import { t } from "elysia";
+import { exactIntegers } from "./exact-integers.ts";
 
 export type ParameterState =
   /** Does what its description says. */
@@ -67,7 +68,7 @@ export function bodySchema<Table extends ParameterTable>(table: Table): TObject<
   const properties = Object.fromEntries(
     Object.entries(table).map(([field, { schema, state, description }]) => [
       field,
-      { ...schema, description, [PARAMETER_STATE]: state },
+      { ...exactIntegers(schema), description, [PARAMETER_STATE]: state },
     ]),
   );
   return t.Object(properties as unknown as SchemasOf<Table>, {

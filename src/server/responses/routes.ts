@@ -6,7 +6,7 @@ import { readJsonBody } from "../body.ts";
 import type { ServerContext } from "../context.ts";
 import { HttpFailure } from "../failure.ts";
 import { ERROR_RESPONSES } from "../openai/errors.ts";
-import { ignoredFields } from "../openai/parameters.ts";
+import { expecting, ignoredFields } from "../openai/parameters.ts";
 import { streams } from "../streams.ts";
 import { answerStream, answerWhole, eventsOf, type ResponseExchange } from "./answer.ts";
 import { RESPONSE_PARAMETERS, ResponseCreateBody } from "./parameters.ts";
@@ -24,10 +24,15 @@ const RetrieveQuery = t.Object(
     stream: t.Optional(
       t.Union([t.Literal("true"), t.Literal("false")], {
         description: "Gives the events of a background response, those to come included.",
+        ...expecting("true or false"),
       }),
     ),
     starting_after: t.Optional(
-      t.String({ pattern: "^[0-9]{1,9}$", description: "Gives the events after this sequence number." }),
+      t.String({
+        pattern: "^[0-9]{1,9}$",
+        description: "Gives the events after this sequence number.",
+        ...expecting("a sequence number"),
+      }),
     ),
   },
   { additionalProperties: true },
