@@ -1,5 +1,6 @@
 /** What a model will take of this machine's memory, from the headers of its files alone, before anything is loaded. */
 
+import { DTYPES } from "../backend/dtype.ts";
 import { MistralError } from "../errors.ts";
 import { type ModelConfig, readModelConfig } from "../models/config.ts";
 import { type HostMemory, hostMemory } from "../models/host-memory.ts";
@@ -9,7 +10,7 @@ import { familyOf } from "../models/registry.ts";
 import type { StepLimits } from "../models/step.ts";
 import { kvTokenBytes, planLimits } from "../models/step-limits.ts";
 import type { Checkpoint } from "../weights/types.ts";
-import { estimateWeightBytes } from "./quantised-size.ts";
+import { estimateWeightBytes, mainType } from "./quantised-size.ts";
 import type { LoaderOptions } from "./runner-options.ts";
 import { formatBytes, formatCount } from "./units.ts";
 
@@ -54,12 +55,14 @@ export function placeModel(
   const config = readModelConfig(checkpoint, familyOf(checkpoint));
   const weightBytes = weightBytesOf(checkpoint);
   const limits = limitsOf(checkpoint, config, options, memory);
+  // Plain types have no faster layout.
+  const isQuantised = DTYPES[mainType(checkpoint)].blockElements > 1;
   return {
     architecture: config.architecture,
     contextLength: limits.contextLength,
     sequencesMax: limits.sequencesMax,
     weightBytes,
-    isRepacked: wantsRepack(options.repack ?? "auto", weightBytes, memory.availableBytes),
+    isRepacked: isQuantised && wantsRepack(options.repack ?? "auto", weightBytes, memory.availableBytes),
     isMapped: options.mmap,
     kvBytes: limits.blockCount * limits.blockSize * kvTokenBytes(config, options),
     // Block 0 is never handed out.

@@ -21,6 +21,7 @@ export function serverSettings(settings: Settings, log: Log): ServerSettings {
     keepAliveIntervalMs: settings.keepAliveIntervalMs,
     requestTimeoutMs: settings.requestTimeoutSeconds * 1000,
     strict: settings.strict,
+    metrics: !settings.metricsDisabled,
     requestIdHeader: !settings.requestIdHeaderDisabled,
     cors: new CorsPolicy(settings.corsOrigins ?? []),
     ...(keys.length === 0 ? {} : { apiKeys: new KeyRing(keys) }),
