@@ -8,6 +8,7 @@ const build_options = @import("build_options");
 const status = @import("abi/status.zig");
 const Buffer = @import("cpu/memory.zig").Buffer;
 const Executor = @import("cpu/executor.zig").Executor;
+const amx = @import("cpu/matmul_amx.zig");
 const pool = @import("cpu/pool.zig");
 
 const Status = status.Status;
@@ -61,6 +62,7 @@ export fn mistral_last_error(out: [*]u8, capacity: u64) u64 {
 export fn mistral_device_open(threads: u32, out: *?*Device) i32 {
     if (threads == 0 or threads > pool.threads_max)
         return report(status.fail(error.InvalidArgument, "{d} threads; 1 to {d} are possible", .{ threads, pool.threads_max }));
+    amx.askPermission();
     const device = allocator.create(Device) catch |failure| return report(failure);
     device.pool.open(threads) catch |failure| {
         allocator.destroy(device);

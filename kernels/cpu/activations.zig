@@ -3,14 +3,14 @@
 //! would be up to twice as fast and costs small models about 5% of a logit's spread; two leave an error of f32's
 //! order.
 //!
-//! Tokens are grouped in tiles of up to eight; within a tile the records of one block lie together, token by
+//! Tokens are grouped in tiles of up to 16; within a tile the records of one block lie together, token by
 //! token, so that a kernel walks one pointer whatever the number of tokens.
 
 const std = @import("std");
 
 pub const block_elements = 32;
 /// Tokens of a tile; the last tile of a step holds what is left.
-pub const tile_tokens = 8;
+pub const tile_tokens = 16;
 
 /// Largest integer of a block: 127 in the high byte, 0 in the low one.
 const integer_max = 127 * 128;

@@ -8,7 +8,6 @@ const program_module = @import("../abi/program.zig");
 const activations = @import("activations.zig");
 const attention = @import("attention.zig");
 const matmul_module = @import("matmul.zig");
-const matmul_blocks = @import("matmul_blocks.zig");
 const memory = @import("memory.zig");
 const rows = @import("rows.zig");
 const sample_module = @import("sample.zig");
@@ -87,7 +86,7 @@ fn needsOf(program: *const Program, op: *const Op) Needs {
             const k = x.shape[1];
             return .{
                 .workspace_bytes = activations.recordCount(tokens, k) * @sizeOf(activations.Record),
-                .scratch_bytes = matmul_blocks.scratchBytes(k),
+                .scratch_bytes = matmul_module.scratchBytes(k),
             };
         },
         .paged_attention => {

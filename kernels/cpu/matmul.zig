@@ -8,6 +8,7 @@
 const std = @import("std");
 const ops = @import("../abi/ops.gen.zig");
 const activations = @import("activations.zig");
+const amx = @import("matmul_amx.zig");
 const blocks = @import("matmul_blocks.zig");
 const formats = @import("formats.zig");
 const layouts = @import("packed.zig");
@@ -54,6 +55,11 @@ pub fn isQuantized(dtype: ops.DType) bool {
     };
 }
 
+/// Bytes of the scratch memory one thread needs for an inner dimension of k.
+pub fn scratchBytes(k: usize) usize {
+    return @max(blocks.scratchBytes(k), if (simd.has_amx) amx.scratchBytes(k) else 0);
+}
+
 /// Units are whole panels of rows.
 const rows_min = layouts.panel_rows;
 
@@ -90,7 +96,7 @@ pub fn runUnit(a: *const Arguments, threads: usize, unit: usize, scratch: []alig
 }
 
 fn runRows(a: *const Arguments, segment: *const Segment, first: usize, end: usize, scratch: []align(64) u8) void {
-    if (segment.panels) |panels| return packed_panels.run(a, segment, panels, first, end);
+    if (segment.panels) |panels| return packed_panels.run(a, segment, panels, first, end, scratch);
     switch (segment.dtype) {
         inline .f32, .f16, .bf16 => |dtype| plain.run(dtype, a, segment, first, end),
         inline .q4_0, .q4_1, .q5_0, .q5_1, .q8_0, .q2_k, .q3_k, .q4_k, .q5_k, .q6_k => |dtype| blocks.run(formats.Format(dtype), a, segment, first, end, scratch),

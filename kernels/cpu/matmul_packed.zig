@@ -2,6 +2,7 @@
 
 const std = @import("std");
 const activations = @import("activations.zig");
+const amx = @import("matmul_amx.zig");
 const layouts = @import("packed.zig");
 const math = @import("math.zig");
 const matmul = @import("matmul.zig");
@@ -14,19 +15,21 @@ const Layout = layouts.Layout;
 const Record = activations.Record;
 
 /// Tokens in registers at once; narrower machines have fewer and smaller registers.
-const register_tokens = if (simd.has_avx512) activations.tile_tokens else 2;
+const register_tokens = if (simd.has_avx512) 8 else 2;
 
 /// Bytes of activations that should stay in the second-level cache while several panels use them.
 const resident_bytes = 768 << 10;
 
 /// Rows `first .. end` of a segment, `first` a multiple of 16, all tokens.
-pub fn run(a: *const matmul.Arguments, segment: *const matmul.Segment, panels: [*]const u8, first: usize, end: usize) void {
+pub fn run(a: *const matmul.Arguments, segment: *const matmul.Segment, panels: [*]const u8, first: usize, end: usize, scratch: []align(64) u8) void {
     switch (segment.dtype) {
         inline .q4_0, .q4_1, .q5_0, .q5_1, .q8_0, .q2_k, .q3_k, .q4_k, .q5_k, .q6_k => |dtype| {
             const l = comptime Layout.of(dtype);
             const panel_bytes = layouts.panelBytes(dtype, a.k);
-            const tiles_resident = @max(1, resident_bytes / (activations.tile_tokens * a.x_blocks.blocks * @sizeOf(Record)));
-            const block_tokens = tiles_resident * activations.tile_tokens;
+            const with_tiles = amx.available() and a.tokens >= amx.tile_tokens;
+            if (with_tiles) amx.configure(l);
+            defer if (with_tiles) amx.release();
+            const block_tokens = residentTokens(a);
             var block: usize = 0;
             while (block < a.tokens) : (block += block_tokens) {
                 const block_end = @min(a.tokens, block + block_tokens);
@@ -34,12 +37,22 @@ pub fn run(a: *const matmul.Arguments, segment: *const matmul.Segment, panels: [
                 while (row < end) : (row += layouts.panel_rows) {
                     const panel = panels + row / layouts.panel_rows * panel_bytes;
                     var token = block;
+                    if (with_tiles) {
+                        const slabs = amx.unpack(l, panel, a.k, scratch);
+                        while (token + amx.tile_tokens <= block_end) : (token += amx.tile_tokens) amx.multiply(l, a, segment, slabs, row, token);
+                    }
                     while (token < block_end) : (token += activations.tile_tokens) runTile(l, a, segment, panel, row, token);
                 }
             }
         },
         else => unreachable,
     }
+}
+
+/// Tokens, in whole tiles, whose activations stay in the cache while several panels use them.
+fn residentTokens(a: *const matmul.Arguments) usize {
+    const tile_bytes = activations.tile_tokens * a.x_blocks.blocks * @sizeOf(Record);
+    return @max(1, resident_bytes / tile_bytes) * activations.tile_tokens;
 }
 
 fn runTile(comptime l: Layout, a: *const matmul.Arguments, segment: *const matmul.Segment, panel: [*]const u8, row: usize, token: usize) void {

@@ -17,6 +17,7 @@ fn hasX86(comptime feature: x86.Feature) bool {
 pub const has_avx512 = hasX86(.avx512f) and hasX86(.avx512bw);
 pub const has_avx2 = hasX86(.avx2);
 pub const has_vnni = has_avx512 and hasX86(.avx512vnni);
+pub const has_amx = hasX86(.amx_tile) and hasX86(.amx_int8);
 pub const has_dotprod = is_arm and aarch64.featureSetHas(builtin.cpu.features, .dotprod);
 
 /// Elements of a group, and its lanes.
@@ -95,9 +96,11 @@ pub inline fn dot(accumulator: I32, u: U8, s: I8) I32 {
     return dotWide(accumulator, @as(@Vector(64, i16), u), s);
 }
 
-/// The same for two signed operands.
+/// The same for two signed operands, b at least -127.
 pub inline fn dotSigned(accumulator: I32, a: I8, b: I8) I32 {
     if (has_dotprod) return sdot(accumulator, a, b);
+    // The magnitude of a is at most 128, the other operand's 127: pairs stay below the 16-bit limit.
+    if (is_x86) return dot(accumulator, @abs(a), @select(i8, a < @as(I8, @splat(0)), -%b, b));
     return dotWide(accumulator, @as(@Vector(64, i16), a), b);
 }
 

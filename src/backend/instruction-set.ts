@@ -11,6 +11,7 @@ export const INSTRUCTION_SETS = [
   "x86_64_v3",
   "x86_64_v4",
   "x86_64_v4_vnni",
+  "x86_64_v4_amx",
   "arm64",
   "arm64_dotprod",
 ] as const;
@@ -23,6 +24,7 @@ const X86_LEVELS: readonly (readonly [InstructionSet, readonly string[]])[] = [
   ["x86_64_v3", ["avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "movbe"]],
   ["x86_64_v4", ["avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"]],
   ["x86_64_v4_vnni", ["avx512_vnni", "avx512vbmi"]],
+  ["x86_64_v4_amx", ["amx_tile", "amx_int8"]],
 ];
 
 /** The levels that a processor with these flags runs, best first. Every x86-64 is assumed to be a v2. */

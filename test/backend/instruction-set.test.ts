@@ -18,6 +18,12 @@ test("a processor runs its level and all below it, best first", () => {
   ]);
 });
 
+test("tiles come on top of everything else", () => {
+  const all = `${V4} avx512_vnni avx512vbmi amx_tile amx_int8`;
+  expect(levels(all)[0]).toBe("x86_64_v4_amx");
+  expect(levels(all.replace(" avx512_vnni", ""))[0]).toBe("x86_64_v4");
+});
+
 test("one missing feature rules out a level and every level above it", () => {
   expect(levels(V3.replace(" fma", ""))).toEqual(["x86_64_v2"]);
   expect(levels(`${V4.replace(" movbe", "")} avx512_vnni avx512vbmi`)).toEqual(["x86_64_v2"]);
