@@ -18,6 +18,12 @@ const CACHE_SIZES: readonly SettingKey[] = ["cacheContextLength", "cacheMemoryMb
 export function refuseConflicts(command: CommandName, model: ModelResolution): void {
   const { settings, sources } = model;
   refuseTwoCacheSizes(settings, sources);
+  if (settings.pagedAttention === "off" && sources.cacheBlockSize.kind !== "default") {
+    throw conflict(
+      `${showSource(sources.pagedAttention)} (off) gives each sequence one block, so ${showSource(sources.cacheBlockSize)} (${settings.cacheBlockSize} tokens) can have no effect; give one of them`,
+      "--pa-block-size",
+    );
+  }
   if (command === "serve" && settings.batchedTokensMax < settings.sequencesMax) {
     throw conflict(
       `--max-num-batched-tokens is ${settings.batchedTokensMax} (${showSource(sources.batchedTokensMax)}) and --max-seqs is ${settings.sequencesMax} (${showSource(sources.sequencesMax)}); a step needs room for a token of each sequence, so the first must be at least the second`,

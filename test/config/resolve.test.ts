@@ -70,6 +70,33 @@ test("two sizes of the KV cache exclude each other, and the message names both",
   expect(message).toContain("--pa-memory-mb");
 });
 
+test("every two of the three sizes of the KV cache exclude each other", () => {
+  const sizes = { cacheContextLength: "4096", cacheMemoryMb: "100", cacheMemoryFraction: "0.5" } as const;
+  const keys = Object.keys(sizes) as (keyof typeof sizes)[];
+  for (const one of keys) {
+    expect(resolve("serve", flag(one, sizes[one]), {}).settings[one]).toBe(Number(sizes[one]));
+    for (const other of keys) {
+      if (one === other) continue;
+      const both = new Map([...flag(one, sizes[one]), ...flag(other, sizes[other])]);
+      expect(failure(() => resolve("serve", both, {})).message).toContain("both size the KV cache");
+    }
+  }
+});
+
+test("a block size is one of three, and none where blocks are as long as the context", () => {
+  for (const size of ["8", "16", "32"]) {
+    expect(resolve("serve", flag("cacheBlockSize", size), {}).settings.cacheBlockSize).toBe(
+      Number(size) as 8,
+    );
+  }
+  const wrong = failure(() => resolve("serve", flag("cacheBlockSize", "64"), {}));
+  expect(wrong.message).toContain('--pa-block-size has the value "64"; allowed: one of 8, 16, 32');
+  const off = flag("pagedAttention", "off");
+  expect(resolve("serve", off, {}).settings.pagedAttention).toBe("off");
+  const conflict = failure(() => resolve("serve", new Map([...off, ...flag("cacheBlockSize", "16")]), {}));
+  expect(conflict.message).toContain("--pa-block-size (16 tokens) can have no effect");
+});
+
 test("a step must have room for a token of each sequence", () => {
   const error = failure(() => resolve("serve", flag("batchedTokensMax", "8"), {}));
   expect(error.message).toContain("--max-seqs is 16 (default)");

@@ -162,7 +162,7 @@ export const ENGINE_SETTINGS = {
     type: { kind: "choice", choices: ["auto", "on", "off"] },
     default: "auto",
     description:
-      "Whether the KV cache is paged; auto is on. Off gives each sequence a block of the full context: no prefix is shared, and --pa-block-size has no effect",
+      "Whether the KV cache is paged; auto is on. Off gives each sequence one block of the full context, and no prefix is shared",
     group: "KV cache",
     commands: [...LOADING, "tune"],
   },

@@ -128,6 +128,15 @@ export const SERVER_SETTINGS = {
     group: "Logging",
     commands: SERVING,
   },
+  metricsDisabled: {
+    flag: "--disable-metrics",
+    toml: ["server.disable_metrics"],
+    type: { kind: "switch", on: [] },
+    default: false,
+    description: "Answer /metrics with 503",
+    group: "Server",
+    commands: SERVING,
+  },
   accessLogHealth: {
     flag: "--access-log-health",
     toml: ["server.access_log_health"],
