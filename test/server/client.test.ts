@@ -1,7 +1,14 @@
 /** The typed client against a live server. What is checked of its types is checked by the compiler. */
 
 import { afterAll, beforeAll, expect, test } from "bun:test";
-import { type Client, chatStream, completionStream, createClient } from "../../src/client.ts";
+import {
+  type Client,
+  chatStream,
+  completionStream,
+  createClient,
+  messageStream,
+  responseStream,
+} from "mistral.ts/client";
 import { type RunningServer, startServer } from "../../src/server/listen.ts";
 import { expectMistralRejection } from "../support/expect-error.ts";
 import { eventually, harness, says } from "./harness.ts";
@@ -41,13 +48,42 @@ test("the compiler refuses what the server would", async () => {
   expect(error?.status).toBe(400);
 });
 
-test("every route is there", async () => {
-  expect((await client.get()).data?.name).toBe("mistral.ts");
+test("every route is there, with the types of its answers", async () => {
+  script = says("Hello");
+  const name: string | undefined = (await client.get()).data?.name;
+  expect(name).toBe("mistral.ts");
   expect((await client.health.get()).data?.status).toBe("ok");
+  expect((await client.ready.get()).data?.status).toBe("ok");
   expect((await client.v1.models.get()).data?.data.map(({ id }) => id)).toEqual(["test/scripted"]);
   expect((await client.v1.models({ id: encodeURIComponent("test/scripted") }).get()).data?.id).toBe(
     "test/scripted",
   );
+  const tokens: number[] | undefined = (await client.tokenize.post({ prompt: "ab" })).data?.tokens;
+  expect(tokens).toEqual([97, 98]);
+  expect((await client.detokenize.post({ tokens: [97, 98] })).data?.prompt).toBe("ab");
+  expect((await client.v1.models.status.post({ model_id: "default" })).data?.status).toBe("loaded");
+  expect((await client.v1.models.reload.post({ model_id: "default" })).data?.status).toBe("loaded");
+  expect((await client.v1.models.load.post({ model_id: "x" })).error?.status).toBe(409);
+  const total: number | undefined = (await client.v1.system.info.get()).data?.memory.total_bytes;
+  expect(total).toBeGreaterThan(0);
+  const counted = await client.v1.messages.count_tokens.post({ messages });
+  expect(counted.data?.input_tokens).toBeGreaterThan(0);
+  expect((await client.metrics.get()).status).toBe(200);
+  expect((await client["api-doc"]["openapi.json"].get()).status).toBe(200);
+  expect((await client.docs.get()).status).toBe(200);
+});
+
+test("a response is created, fetched, cancelled and deleted", async () => {
+  script = says("Hello");
+  const { data } = await client.v1.responses.post({ input: "Hi", background: true });
+  if (data === null || data instanceof Response) throw new Error("no response");
+  const id: string = data.id;
+  expect(data.status).toBe("queued");
+  expect((await client.v1.responses({ id }).cancel.post()).data?.id).toBe(id);
+  const fetched = await client.v1.responses({ id }).get();
+  expect(fetched.data instanceof Response ? undefined : fetched.data?.id).toBe(id);
+  expect((await client.v1.responses({ id }).delete()).data?.deleted).toBe(true);
+  expect((await client.v1.responses({ id }).get()).error?.status).toBe(404);
 });
 
 test("streams are iterables of typed chunks", async () => {
@@ -62,6 +98,26 @@ test("streams are iterables of typed chunks", async () => {
     ({ choices }) => choices[0]?.text,
   );
   expect(pieces.join("")).toBe("Hello \u{1f600}");
+});
+
+test("responses and messages stream as typed events", async () => {
+  script = says("Hello \u{1f600}");
+  const deltas: string[] = [];
+  for await (const event of responseStream(client, { input: "Hi" }))
+    if (event.type === "response.output_text.delta") deltas.push(event.delta);
+  expect(deltas.join("")).toBe("Hello \u{1f600}");
+  const types = await Array.fromAsync(
+    messageStream(client, { messages, max_tokens: 50 }),
+    ({ type }) => type,
+  );
+  expect(types[0]).toBe("message_start");
+  expect(types.at(-1)).toBe("message_stop");
+  script = says("abc", {
+    failure: { afterTokens: 1, code: "engine_failed", message: "it died" },
+    prefillDelayMs: 40,
+  });
+  const failing = Array.fromAsync(responseStream(client, { input: "Hi" }));
+  await expectMistralRejection(failing, "engine_failed", "it died");
 });
 
 test("a refused stream and a failing stream throw", async () => {

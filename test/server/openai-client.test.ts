@@ -155,3 +155,66 @@ test("sixteen streams at once are each what they are alone", async () => {
   const texts = await Promise.all(Array.from({ length: 16 }, (_, index) => ask(index)));
   expect(texts).toEqual(Array.from({ length: 16 }, (_, index) => `about p${index}`));
 });
+
+describe("responses", () => {
+  test("are created, fetched, continued and deleted", async () => {
+    play(() => says(HELLO));
+    const first = await client.responses.create({ model: "default", input: "Hi", instructions: "Be brief." });
+    expect([first.output_text, first.status, first.object]).toEqual([HELLO, "completed", "response"]);
+    const fetched = await client.responses.retrieve(first.id);
+    expect(fetched.output).toEqual(first.output);
+    play((_, prompt) => says(prompt.includes(HELLO) ? "I know" : "Who?"));
+    const second = await client.responses.create({
+      model: "default",
+      input: "And?",
+      previous_response_id: first.id,
+    });
+    expect(second.output_text).toBe("I know");
+    await client.responses.delete(first.id);
+    expect(await caught(client.responses.retrieve(first.id))).toBeInstanceOf(OpenAI.NotFoundError);
+  });
+
+  test("stream; the helper's final response is the one that is kept", async () => {
+    play(() => says(HELLO));
+    const stream = client.responses.stream({ model: "default", input: "Hi" });
+    let text = "";
+    stream.on("response.output_text.delta", ({ delta }) => {
+      text += delta;
+    });
+    const final = await stream.finalResponse();
+    expect([text, final.output_text]).toEqual([HELLO, HELLO]);
+    expect((await client.responses.retrieve(final.id)).output_text).toBe(HELLO);
+  });
+
+  test("run in the background, are read while they run, and are cancelled", async () => {
+    play(() => says(HELLO, { stepDelayMs: 4 }));
+    const queued = await client.responses.create({ model: "default", input: "Hi", background: true });
+    expect(queued.status).toBe("queued");
+    const events = await Array.fromAsync(await client.responses.retrieve(queued.id, { stream: true }));
+    expect(events.at(-1)?.type).toBe("response.completed");
+    const rest = await Array.fromAsync(
+      await client.responses.retrieve(queued.id, { stream: true, starting_after: 3 }),
+    );
+    expect(rest).toEqual(events.slice(4));
+
+    play(() => says("x".repeat(1_000), { stepDelayMs: 10 }));
+    const long = await client.responses.create({ model: "default", input: "Hi", background: true });
+    await eventually("it runs", () => made.engine.running === 1);
+    expect((await client.responses.cancel(long.id)).status).toBe("cancelled");
+    await eventually("the engine is free", () => made.engine.running === 0, 500);
+  });
+
+  test("that are cut are incomplete, that fail raise, and refusals have their class", async () => {
+    play(() => says(HELLO));
+    const cut = await client.responses.create({ model: "default", input: "Hi", max_output_tokens: 2 });
+    expect([cut.status, cut.incomplete_details?.reason]).toEqual(["incomplete", "max_output_tokens"]);
+    play(() => {
+      const failure = { afterTokens: 3, code: "engine_failed", message: "it died" } as const;
+      return says("abcdef", { failure, stepDelayMs: 20 });
+    });
+    const error = await caught(client.responses.stream({ model: "default", input: "Hi" }).finalResponse());
+    expect(error.message).toContain("it died");
+    const refused = await caught(client.responses.create({ model: "default", input: "Hi", temperature: 3 }));
+    expect([refused instanceof OpenAI.BadRequestError, refused.param]).toEqual([true, "temperature"]);
+  });
+});
