@@ -8,6 +8,7 @@ import { MistralError } from "../errors.ts";
 import { EngineChild } from "./engine-child.ts";
 import * as limits from "./limits.ts";
 import type { Engine, EngineInfo, EngineStatistics, GenerateRequest, GenerationEvent } from "./messages.ts";
+import { Patience } from "./patience.ts";
 import type { EngineMessage } from "./process-messages.ts";
 import { type QueueBounds, RequestTable, refused } from "./request-table.ts";
 import { RUNNER_MODULE, type RunnerOptions } from "./runner-module.ts";
@@ -22,6 +23,7 @@ export interface ProcessEngineOptions extends QueueBounds {
   readonly name?: string;
   /** URL of the module that exports `loadModel`. */
   readonly runnerModule?: string;
+  /** Silence at work after which the process counts as hung; longer where its steps are slow. */
   readonly hangTimeoutMs?: number;
   readonly drainTimeoutMs?: number;
   readonly restartDelayMs?: number;
@@ -39,6 +41,7 @@ export class ProcessEngine implements Engine {
   readonly #log: (line: string) => void;
   readonly #requests: RequestTable;
   readonly #watchdog: Watchdog;
+  readonly #patience: Patience;
   readonly #started = Promise.withResolvers<void>();
   #state: Engine["state"] = "starting";
   /** The live process; null between a death and the next start. */
@@ -79,7 +82,9 @@ export class ProcessEngine implements Engine {
       },
       { ...options, sequencesMax: options.model.sequencesMax },
     );
-    this.#watchdog = new Watchdog(options.hangTimeoutMs ?? limits.HANG_TIMEOUT_MS, {
+    this.#patience = new Patience(options.hangTimeoutMs ?? limits.HANG_TIMEOUT_MS);
+    this.#watchdog = new Watchdog({
+      allowedMs: () => this.#patience.allowedMs,
       isBusy: () => this.#state !== "starting" && this.#child !== null && this.#requests.size > 0,
       onSilence: (ms) => {
         this.#hangs += 1;
@@ -177,10 +182,12 @@ export class ProcessEngine implements Engine {
   }
 
   #receive(message: EngineMessage): void {
+    const { silentMs } = this.#watchdog;
     this.#watchdog.heard();
     switch (message.type) {
       case "ready":
         this.#info = message.info;
+        this.#patience.begin(message.info.tokensMax);
         this.#present = message.statistics;
         this.#state = "ready";
         this.#readyAtMs = performance.now();
@@ -192,6 +199,7 @@ export class ProcessEngine implements Engine {
         return;
       }
       case "step":
+        this.#patience.learn(tokensOf(message.statistics) - tokensOf(this.#present), silentMs);
         this.#present = message.statistics;
         this.#requests.dispatch(message.report);
         if (message.failure !== null) this.#lose(`reports: ${message.failure}`);
@@ -241,6 +249,10 @@ export class ProcessEngine implements Engine {
     this.#past = continueStatistics(this.#past, this.#present);
     this.#present = { ...NO_STATISTICS, blocksTotal: this.#present.blocksTotal };
   }
+}
+
+function tokensOf({ promptTokens, generatedTokens }: EngineStatistics): number {
+  return promptTokens + generatedTokens;
 }
 
 /** Waits for the promise, but no longer than this. */

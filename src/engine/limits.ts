@@ -22,8 +22,13 @@ export const QUEUED_TOKENS_MAX = 4 * 1024 * 1024;
 /** Tokens that wait for their reader before the request is ended as abandoned. */
 export const PENDING_TOKENS_MAX = 8192;
 
-/** Work is queued and the engine process says nothing for this long: it hangs. */
+/** Work is queued and the engine process says nothing for this long: it hangs, unless its steps are slow. */
 export const HANG_TIMEOUT_MS = 60_000;
+
+/** The first step may take so many times the hang timeout ... */
+export const FIRST_STEP_PATIENCE = 10;
+/** ... and a later one so many times what a full step would take at the slowest rate that was seen. */
+export const FULL_STEP_PATIENCE = 4;
 
 /** An engine process with work, but nothing to report, still says something this often. */
 export const HEARTBEAT_MS = 100;

@@ -2,22 +2,22 @@
 
 export interface WatchdogSubject {
   isBusy(): boolean;
-  /** Called when nothing was heard for longer than the timeout while busy. */
+  /** How long it may say nothing now. */
+  allowedMs(): number;
+  /** Called when nothing was heard for longer than is allowed while busy. */
   onSilence(silentMs: number): void;
 }
 
 export class Watchdog {
-  readonly #timeoutMs: number;
   readonly #subject: WatchdogSubject;
   readonly #periodMs: number;
   readonly #timer: Timer;
   #heardAtMs = performance.now();
   #lookedAtMs = performance.now();
 
-  constructor(timeoutMs: number, subject: WatchdogSubject) {
-    this.#timeoutMs = timeoutMs;
+  constructor(subject: WatchdogSubject) {
     this.#subject = subject;
-    this.#periodMs = Math.max(1, Math.min(timeoutMs / 4, 250));
+    this.#periodMs = Math.max(1, Math.min(subject.allowedMs() / 4, 250));
     this.#timer = setInterval(() => this.#look(), this.#periodMs);
     this.#timer.unref();
   }
@@ -41,7 +41,7 @@ export class Watchdog {
     if (nowMs - this.#lookedAtMs > this.#periodMs * 2 + 100) this.#heardAtMs = nowMs;
     this.#lookedAtMs = nowMs;
     const silentMs = nowMs - this.#heardAtMs;
-    if (silentMs > this.#timeoutMs && this.#subject.isBusy()) {
+    if (silentMs > this.#subject.allowedMs() && this.#subject.isBusy()) {
       this.#heardAtMs = nowMs;
       this.#subject.onSilence(silentMs);
     }

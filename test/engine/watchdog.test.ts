@@ -3,7 +3,8 @@ import { Watchdog } from "../../src/engine/watchdog.ts";
 
 function watch(timeoutMs: number): { watchdog: Watchdog; subject: { busy: boolean; silences: number } } {
   const subject = { busy: true, silences: 0 };
-  const watchdog = new Watchdog(timeoutMs, {
+  const watchdog = new Watchdog({
+    allowedMs: () => timeoutMs,
     isBusy: () => subject.busy,
     onSilence: () => {
       subject.silences += 1;

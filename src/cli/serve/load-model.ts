@@ -42,6 +42,7 @@ export async function loadServedModel(
     prefixCache: settings.prefixCacheEntries > 0,
     queuedRequestsMax: settings.queuedRequestsMax,
     queuedTokensMax: settings.queuedTokensMax,
+    hangTimeoutMs: settings.engineTimeoutSeconds * 1000,
     queueTimeoutMs: milliseconds(settings.queueTimeoutSeconds),
     name: id ?? resolved.id,
     log: (line) => log.write("warning", line),

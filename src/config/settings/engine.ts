@@ -83,6 +83,17 @@ export const ENGINE_SETTINGS = {
     group: "Engine",
     commands: SERVING,
   },
+  engineTimeoutSeconds: {
+    flag: "--engine-timeout",
+    toml: ["runtime.engine_timeout"],
+    type: { kind: "integer", min: 1, max: 86_400 },
+    default: 60,
+    unit: "s",
+    description:
+      "An engine process that is at work and gives no sign of life for this long is ended and started again; longer where its steps are slow",
+    group: "Engine",
+    commands: SERVING,
+  },
   batchedTokensMax: {
     flag: "--max-num-batched-tokens",
     toml: ["runtime.max_num_batched_tokens"],
