@@ -48,7 +48,8 @@ const handWritten = [...sources, ...tests, ...kernels].filter(({ path }) => !pat
 
 /** Every module named by an import or export, static or dynamic, types included. */
 function importsOf({ text }: Source): string[] {
-  const pattern = /(?:\bfrom\s*|\bimport\s*\(\s*|^import\s+)"([^"]+)"/gm;
+  // The word "from" counts only in a statement that begins with import or export, not in a sentence.
+  const pattern = /(?:^(?:import|export)\b[^"';]*?\bfrom\s*|\bimport\s*\(\s*|^import\s+)"([^"]+)"/gm;
   return [...text.matchAll(pattern)].map((match) => match[1]!);
 }
 
