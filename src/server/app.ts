@@ -12,6 +12,7 @@ import { checkAnnouncedLength } from "./body.ts";
 import { createContext, type ServerContext, type ServerSettings } from "./context.ts";
 import type { DocumentedRoute } from "./docs/document.ts";
 import { docsRoutes } from "./docs/routes.ts";
+import { embeddingRoutes } from "./embeddings/routes.ts";
 import { type Failure, failureOf, HttpFailure } from "./failure.ts";
 import { healthRoutes } from "./health.ts";
 import { Lifecycle } from "./lifecycle.ts";
@@ -89,6 +90,7 @@ export function createApp(options: AppOptions) {
     .use(openaiRoutes(context))
     .use(anthropicRoutes(context))
     .use(responseRoutes(context))
+    .use(embeddingRoutes(context))
     .use(tokenizeRoutes(context))
     .use(modelStatusRoute(context))
     .use(modelAdministrationRoutes(context))

@@ -68,7 +68,8 @@ test("every route is in it, once, described", () => {
   for (const { path, operation } of operations()) {
     expect(operation.summary, path).toBeString();
     expect(operation.tags, path).toHaveLength(1);
-    expect(Object.keys(operation.responses), path).toContain("200");
+    // What is always refused has no answer to describe.
+    expect(Object.keys(operation.responses), path).toContain(path === "/v1/embeddings" ? "400" : "200");
   }
 });
 
