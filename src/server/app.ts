@@ -147,9 +147,10 @@ function noRoute(routes: readonly RouteShape[], method: string, path: string): H
   });
 }
 
+/** The full name of the model that a body means; undefined where there is none of that name. */
 function modelNamed(context: ServerContext, body: object): string | undefined {
-  if (!("model" in body) || typeof body.model !== "string") return context.models.idOf(undefined);
-  return context.models.idOf(body.model);
+  const name: unknown = "model" in body ? body.model : "model_id" in body ? body.model_id : undefined;
+  return context.models.idOf(typeof name === "string" ? name : undefined);
 }
 
 function isEventStream({ headers }: Response): boolean {
