@@ -22,7 +22,7 @@ export class Log {
   readonly #threshold: number;
   readonly #now: () => Date;
 
-  /** @param verbosity 0 logs up to info, 1 debug, 2 trace */
+  /** @param verbosity -1 logs up to warnings, 0 up to info, 1 debug, 2 trace */
   constructor(verbosity: number, output: LogOutput = process.stderr, now: () => Date = () => new Date()) {
     this.#output = output;
     this.#threshold = LEVELS.indexOf("info") + verbosity;
@@ -50,7 +50,14 @@ export class Log {
   }
 }
 
-/** The log that the settings ask for: `-v`, `-vv`, or MISTRALRS_DEBUG, which is at least the first. */
-export function openLog({ verbosity, debug }: { readonly verbosity: number; readonly debug: boolean }): Log {
-  return new Log(debug ? Math.max(1, verbosity) : verbosity);
+/**
+ * The log that the settings ask for: `-v`, `-vv`, or MISTRALRS_DEBUG, which is at least the first. A `quiet` command,
+ * whose output is a conversation, tells without `-v` only what is wrong.
+ */
+export function openLog(
+  { verbosity, debug }: { readonly verbosity: number; readonly debug: boolean },
+  quiet = false,
+): Log {
+  const level = debug ? Math.max(1, verbosity) : verbosity;
+  return new Log(quiet && level === 0 ? -1 : level);
 }

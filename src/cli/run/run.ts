@@ -11,7 +11,7 @@ import { chatInTerminal } from "./terminal-chat.ts";
 
 /** Resolves when the person leaves or the question is answered. Throws MistralError. */
 export async function run({ settings, sources, warnings }: Resolution): Promise<void> {
-  const log = openLog(settings);
+  const log = openLog(settings, true);
   for (const warning of warnings) log.write("warning", warning);
   // One conversation is one sequence, unless somebody wants otherwise.
   const isDefault = sources.sequencesMax.kind === "default";

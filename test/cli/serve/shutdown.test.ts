@@ -77,3 +77,21 @@ test("a server that is still starting exits with 0", async () => {
   child.kill("SIGTERM");
   expect(await child.exited).toBe(0);
 });
+
+test("a server none of whose engines will answer again ends with a status of its own; one that has another goes on", async () => {
+  const script = `
+    import { exitWhenUseless } from ${JSON.stringify(SHUTDOWN)};
+    const log = { write: (level, message) => console.log(level + ": " + message) };
+    exitWhenUseless(undefined, log);
+    exitWhenUseless(["failed", "ready"], log);
+    exitWhenUseless(["failed", "starting"], log);
+    console.log("still here");
+    exitWhenUseless(["failed", "failed"], log);
+    setInterval(() => {}, 1000);
+  `;
+  const child = Bun.spawn([process.execPath, "-e", script], { stdout: "pipe", stderr: "inherit" });
+  expect(await child.exited).toBe(3);
+  expect(await new Response(child.stdout).text()).toBe(
+    "still here\nerror: no engine is left that could answer; ending\n",
+  );
+});

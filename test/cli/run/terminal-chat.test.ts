@@ -1,0 +1,142 @@
+/** `run` on a pseudo-terminal, as a person has it: keys in, characters out. */
+
+import { afterEach, expect, test } from "bun:test";
+import { join } from "node:path";
+import { PROJECT_ROOT } from "../../../src/cli/setup.ts";
+import { temporaryFolder } from "../../support/temporary-folder.ts";
+import { writeTinyModel } from "../../support/tiny-model.ts";
+import { runCommand } from "../processes.ts";
+import { TerminalProcess, visible } from "./terminal.ts";
+
+const CTRL_C = "\x03";
+const CTRL_D = "\x04";
+const UP = "\x1b[A";
+const ENTER = "\r";
+const GREY = "\x1b[90m";
+
+const folder = temporaryFolder("run");
+const model = join(folder, "tiny");
+writeTinyModel(model);
+/** A template in which every answer begins with a thought. */
+const thinker = join(folder, "thinker");
+writeTinyModel(thinker, {
+  chatTemplate:
+    "{% for message in messages %}{{ message.content }}</think>{% endfor %}{% if add_generation_prompt %}<think>{% endif %}",
+});
+
+let started: TerminalProcess | undefined;
+afterEach(() => started?.kill());
+
+function chat(flags: readonly string[], environment: Record<string, string> = {}): TerminalProcess {
+  const main = join(PROJECT_ROOT, "src/cli/main.ts");
+  const common = ["--threads", "1", "--temperature", "0", "--max-tokens", "6"];
+  started = new TerminalProcess([process.execPath, main, "run", "-m", model, ...common, ...flags], {
+    XDG_CACHE_HOME: folder,
+    ...environment,
+  });
+  return started;
+}
+
+test("a conversation: commands, answers with their figures, history, and the way out", async () => {
+  const terminal = chat([]);
+  expect(visible(await terminal.until("> "))).toMatch(
+    /^tiny \(LlamaForCausalLM, .*, loaded in .*\/help lists commands\.\n/,
+  );
+  terminal.press(`/help${ENTER}`);
+  const help = visible(await terminal.until("Ctrl-C"));
+  for (const name of ["/exit", "/system", "/clear", "/temperature", "/topk", "/topp"])
+    expect(help).toContain(name);
+
+  terminal.press(`hello there${ENTER}`);
+  const answer = visible(await terminal.until("Decode: 6 tokens"));
+  expect(answer).toContain("Stats:");
+  expect(answer).toMatch(/CLI time to first token: \S+ m?s/);
+  // "user: hello there\nassistant: " in characters.
+  expect(answer).toMatch(/Prompt: 29 tokens, \S+ T\/s/);
+
+  await terminal.until("> ");
+  terminal.press(`/system be brief${ENTER}`);
+  await terminal.until("> ");
+  terminal.press(UP + UP + ENTER);
+  const longer = visible(await terminal.until("Decode: 6 tokens"));
+  expect(longer).toContain("hello there");
+  // Both questions, the answer and the system message.
+  expect(Number(/Prompt: (\d+) tokens/.exec(longer)?.[1])).toBeGreaterThan(75);
+
+  await terminal.until("> ");
+  terminal.press(`/clear${ENTER}`);
+  await terminal.until("forgotten");
+  terminal.press(`/temperature 9${ENTER}`);
+  await terminal.until('/temperature needs a number from 0.0 to 2.0; it has "9"');
+  terminal.press(`/topk 3${ENTER}`);
+  await terminal.until("topk is 3");
+  terminal.press(`/topp 0${ENTER}`);
+  await terminal.until("/topp needs a number above 0 and at most 1");
+  terminal.press(`/tpok 3${ENTER}`);
+  await terminal.until("/tpok is no command (did you mean /topk?)");
+  terminal.press(`two\\${ENTER}lines${ENTER}`);
+  // The conversation was forgotten: only this question, its line break included.
+  expect(visible(await terminal.until("Decode: 6 tokens"))).toContain("Prompt: 27 tokens");
+  await terminal.until("> ");
+  terminal.press(`/exit${ENTER}`);
+  expect(await terminal.exited()).toBe(0);
+}, 60_000);
+
+test("Ctrl-C stops the answer under way, and leaves at the prompt; the history is kept", async () => {
+  const terminal = chat(["--max-tokens", "2000"]);
+  await terminal.until("> ");
+  terminal.press(`go on${ENTER}`);
+  await terminal.until("go on");
+  await Bun.sleep(100);
+  terminal.press(CTRL_C);
+  await terminal.until("Stats: (stopped)");
+  await terminal.until("> ");
+  terminal.press(CTRL_C);
+  expect(await terminal.exited()).toBe(0);
+
+  const again = chat([]);
+  await again.until("> ");
+  again.press(UP);
+  await again.until("go on");
+  again.press(CTRL_C);
+  expect(await again.exited()).toBe(0);
+
+  const third = chat([]);
+  await third.until("> ");
+  third.press(CTRL_D);
+  expect(await third.exited()).toBe(0);
+}, 60_000);
+
+test("thoughts are grey, and do not go where a program reads the answer", async () => {
+  const terminal = chat(["-m", thinker, "-i", "hm"]);
+  await terminal.until(GREY);
+  const thought = await terminal.until("\x1b[0m");
+  expect(thought.length).toBeGreaterThan(6);
+  expect(await terminal.exited()).toBe(0);
+
+  const flags = ["--threads", "1", "--temperature", "0", "--max-tokens", "6"];
+  const piped = await runCommand(["run", "-m", thinker, ...flags, "-i", "hm"]);
+  expect({ status: piped.status, stdout: piped.stdout }).toEqual({ status: 0, stdout: "" });
+  expect(piped.stderr).toContain("Decode: 6 tokens");
+  expect(piped.stderr + piped.stdout).not.toContain("\x1b[");
+}, 60_000);
+
+test("over pipes: questions in, answers alone on stdout, the same seed the same answers", async () => {
+  const ask = (seed: string) =>
+    runCommand(["run", "-m", model, "--threads", "1", "--max-tokens", "8", "--seed", seed], {
+      input: "one\n/system x\ntwo\n",
+    });
+  const [first, same, other] = await Promise.all([ask("1"), ask("1"), ask("2")]);
+  expect(first.status).toBe(0);
+  expect(first.stderr.match(/Stats:/g)).toHaveLength(2);
+  expect(first.stdout.length).toBeGreaterThan(4);
+  expect(same.stdout).toBe(first.stdout);
+  expect(other.stdout).not.toBe(first.stdout);
+}, 60_000);
+
+test("a question that does not fit ends with status 1 and the numbers", async () => {
+  const question = "x".repeat(3000);
+  const { status, stderr } = await runCommand(["run", "-m", model, "--threads", "1", "-i", question]);
+  expect(status).toBe(1);
+  expect(stderr).toMatch(/error: The prompt has 3,?018 tokens; this model holds 2,?048/);
+}, 60_000);
