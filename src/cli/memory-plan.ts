@@ -20,6 +20,7 @@ export interface Placement {
   /** Tokens of a sequence that will be served. */
   readonly contextLength: number;
   readonly sequencesMax: number;
+  readonly vocabularySize: number;
   /** Bytes of the weights in their files. */
   readonly weightBytes: number;
   /** Whether the weights are copied into a layout that computes faster; the files' pages may then be dropped. */
@@ -61,6 +62,7 @@ export function placeModel(
     architecture: config.architecture,
     contextLength: limits.contextLength,
     sequencesMax: limits.sequencesMax,
+    vocabularySize: config.vocabularySize,
     weightBytes,
     isRepacked: isQuantised && wantsRepack(options.repack ?? "auto", weightBytes, memory.availableBytes),
     isMapped: options.mmap,

@@ -26,6 +26,9 @@ import { responseRoutes } from "./responses/routes.ts";
 import { refuseUnknownFields } from "./strict.ts";
 import { tokenizeRoutes } from "./tokenize/routes.ts";
 
+/** Routes that name models without wanting an answer of them. */
+const ADMINISTRATION = /^\/v1\/(models|system)\//;
+
 export interface AppOptions {
   readonly models: ModelRegistry;
   readonly settings: ServerSettings;
@@ -65,7 +68,7 @@ export function createApp(options: AppOptions) {
         ? anthropicErrorResponse(failure, record?.id)
         : errorResponse(failure);
     })
-    .onBeforeHandle(({ request, route, body }) => {
+    .onBeforeHandle(({ request, route, body, server }) => {
       const record = context.records.of(request);
       if (record === undefined) return;
       record.route = route;
@@ -74,6 +77,12 @@ export function createApp(options: AppOptions) {
         if (context.strict) refuseUnknownFields(body, bodySchemas.get(`${request.method} ${route}`));
       }
       context.records.started(record);
+      if (request.method !== "POST" || ADMINISTRATION.test(route)) return;
+      const waking = context.models.wake(record.model);
+      if (waking === undefined) return;
+      // A load may take longer than silent connections live.
+      server?.timeout(request, 0);
+      return waking.then(() => {});
     })
     .onAfterResponse(({ request, set, responseValue }) => {
       const record = context.records.of(request);

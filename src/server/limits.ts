@@ -12,6 +12,8 @@ export const LIMITS = {
   headerBytes: 15_000,
   /** How long a model that could not be loaded is not tried again. */
   loadRetryMs: 5_000,
+  /** It doubles with every failure up to this. */
+  loadRetryMaxMs: 300_000,
   /** Responses kept to be fetched and continued, their bytes together, and their life. */
   storedResponses: 1_000,
   storedResponseBytes: 256 * 1024 * 1024,

@@ -8,7 +8,7 @@ import { HttpFailure } from "./failure.ts";
 import { LIMITS } from "./limits.ts";
 import type { ServedModel } from "./served-model.ts";
 
-/** The name that always means the first loaded model. */
+/** The name that always means the first model that is loaded or would be. */
 export const DEFAULT_MODEL = "default";
 
 /** What to load, in the words of the command line. */
@@ -38,7 +38,12 @@ interface Entry {
   status: ModelStatus;
   model: ServedModel;
   error: string | undefined;
+  /** It went by itself, or never came: the first request for it brings it. */
+  isAsleep: boolean;
+  lastUsedMs: number;
   failedAtMs: number;
+  /** Attempts to load it that failed, one after the other. */
+  failures: number;
   /** The load or unload in progress. */
   work: Promise<void> | undefined;
 }
@@ -48,6 +53,8 @@ export interface RegistryOptions {
   readonly load?: ModelLoader;
   /** Where each of the first models came from, by its id. */
   readonly sources?: Readonly<Record<string, ModelSource>>;
+  /** Models that are loaded by the first request for them. */
+  readonly asleep?: readonly ServedModel[];
 }
 
 export class ModelRegistry {
@@ -61,11 +68,24 @@ export class ModelRegistry {
     if (models.length === 0) throw new MistralError("invalid_configuration", "no model was given to serve");
     this.#load = options.load;
     for (const model of models) this.#add(model, options.sources?.[model.id]);
+    for (const model of options.asleep ?? []) {
+      const entry = this.#add(model, options.sources?.[model.id]);
+      entry.status = "unloaded";
+      entry.isAsleep = true;
+    }
   }
 
   /** The loaded models, the default first. */
   list(): readonly ServedModel[] {
     return [...this.#entries.values()].filter(({ status }) => status === "loaded").map(({ model }) => model);
+  }
+
+  /** The models that a request can have: those that are loaded, and those that it would wake. */
+  available(): readonly ServedModel[] {
+    const entries = [...this.#entries.values()];
+    return entries
+      .filter(({ status, isAsleep }) => status === "loaded" || isAsleep)
+      .map(({ model }) => model);
   }
 
   entries(): readonly ModelEntry[] {
@@ -75,9 +95,41 @@ export class ModelRegistry {
   /** The model of this name; the default one for "default" or no name. Throws model_not_found. */
   get(name: string | null | undefined): ServedModel {
     const entry = this.#find(name);
-    if (entry?.status === "loaded") return entry.model;
+    if (entry?.status === "loaded") {
+      entry.lastUsedMs = performance.now();
+      return entry.model;
+    }
     if (entry !== undefined) throw notLoaded(entry);
     throw this.#unknown(name);
+  }
+
+  /**
+   * Loads the model that a request names if it is not there, one load whoever asks; undefined when there is nothing
+   * to wait for, also because nobody knows how to load it. Rejects with what loading throws.
+   */
+  wake(name: string | null | undefined): Promise<unknown> | undefined {
+    const entry = this.#find(name);
+    if (entry === undefined || entry.status === "loaded") return undefined;
+    return this.#load === undefined || entry.source === undefined ? undefined : this.reload(entry.id);
+  }
+
+  /** Unloads the models that nobody has used for this long; the next request for one brings it back. */
+  async sleepIdle(idleMs: number): Promise<readonly string[]> {
+    const nowMs = performance.now();
+    const idle: Entry[] = [];
+    for (const entry of this.#entries.values()) {
+      if (entry.status !== "loaded" || entry.source === undefined || this.#load === undefined) continue;
+      const { running, waiting, pending } = entry.model.engine.statistics();
+      if (running + waiting + pending > 0) entry.lastUsedMs = nowMs;
+      else if (nowMs - entry.lastUsedMs >= idleMs) idle.push(entry);
+    }
+    await Promise.all(
+      idle.map(async (entry) => {
+        entry.isAsleep = true;
+        await this.unload(entry.id);
+      }),
+    );
+    return idle.map(({ id }) => id);
   }
 
   /** The full name of the model meant; undefined when there is none. */
@@ -116,11 +168,11 @@ export class ModelRegistry {
         code: "no_loader_config",
       });
     }
-    const sinceMs = performance.now() - entry.failedAtMs;
-    if (entry.status === "failed" && sinceMs < LIMITS.loadRetryMs) {
+    const waitMs = retryDelayMs(entry.failures) - (performance.now() - entry.failedAtMs);
+    if (entry.status === "failed" && waitMs > 0) {
       throw new HttpFailure(503, `Loading "${entry.id}" failed just now: ${entry.error}`, {
         code: "model_load_failed",
-        headers: { "retry-after": String(Math.ceil((LIMITS.loadRetryMs - sinceMs) / 1000)) },
+        headers: { "retry-after": String(Math.ceil(waitMs / 1000)) },
       });
     }
     entry.status = "loading";
@@ -131,10 +183,14 @@ export class ModelRegistry {
         entry.model = { ...model, id: entry.id };
         entry.status = "loaded";
         entry.error = undefined;
+        entry.failures = 0;
+        entry.isAsleep = false;
+        entry.lastUsedMs = performance.now();
       } catch (error) {
         entry.status = "failed";
         entry.error = error instanceof Error ? error.message : String(error);
         entry.failedAtMs = performance.now();
+        entry.failures += 1;
         throw error;
       }
     });
@@ -188,7 +244,10 @@ export class ModelRegistry {
       status: "loaded",
       model,
       error: undefined,
+      isAsleep: false,
+      lastUsedMs: performance.now(),
       failedAtMs: 0,
+      failures: 0,
       work: undefined,
     };
     this.#entries.set(id, entry);
@@ -207,7 +266,7 @@ export class ModelRegistry {
   #find(name: string | null | undefined): Entry | undefined {
     if (name !== undefined && name !== null && name !== DEFAULT_MODEL) return this.#entries.get(name);
     const entries = [...this.#entries.values()];
-    return entries.find(({ status }) => status === "loaded") ?? entries[0];
+    return entries.find(({ status, isAsleep }) => status === "loaded" || isAsleep) ?? entries[0];
   }
 
   #require(name: string): Entry {
@@ -224,6 +283,11 @@ export class ModelRegistry {
       { parameter: "model" },
     );
   }
+}
+
+/** Doubles with every failure, so that a model that cannot come does not take the machine's time. */
+function retryDelayMs(failures: number): number {
+  return Math.min(LIMITS.loadRetryMs * 2 ** Math.max(0, failures - 1), LIMITS.loadRetryMaxMs);
 }
 
 /** Nobody waits for an unloaded model; one that comes, goes or failed to come may be there in a moment. */

@@ -11,6 +11,7 @@ import { fetchModel } from "../fetch-model.ts";
 import type { Log } from "../log.ts";
 import type { Placement } from "../memory-plan.ts";
 import { prepareModel } from "../prepare-model.ts";
+import { AbsentEngine } from "./absent-engine.ts";
 
 export interface LoadedServedModel {
   readonly served: ServedModel;
@@ -68,6 +69,20 @@ export async function loadServedModel(
     );
     throw error;
   }
+}
+
+/** Everything of a model but its engine: its files are here and fit, so that a request later waits for no download. */
+export async function describeServedModel(
+  settings: Settings,
+  log: Log,
+  id: string | undefined,
+): Promise<ServedModel> {
+  const resolved = await fetchModel(settings, log);
+  const { options, placement } = prepareModel(resolved, settings, log);
+  const { loadText } = await import("./load-text.ts");
+  const { chatTemplateFrom: _, ...text } = loadText(resolved.checkpointPath, settings);
+  const created = Math.floor(Date.now() / 1000);
+  return { id: id ?? resolved.id, created, engine: new AbsentEngine(options, placement), ...text };
 }
 
 function milliseconds(seconds: number | undefined): number | undefined {

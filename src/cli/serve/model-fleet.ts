@@ -11,12 +11,21 @@ import type { Engine } from "../../engine/messages.ts";
 import type { ModelSource } from "../../server/model-registry.ts";
 import type { ServedModel } from "../../server/served-model.ts";
 import type { Log } from "../log.ts";
-import { type LoadedServedModel, loadServedModel } from "./load-model.ts";
+import { describeServedModel, type LoadedServedModel, loadServedModel } from "./load-model.ts";
 
 interface Member {
   readonly id: string | undefined;
   readonly settings: Settings;
   readonly source: ModelSource;
+}
+
+export interface StartedFleet {
+  /** The default model first. */
+  readonly loaded: readonly LoadedServedModel[];
+  /** Models that the first request for them loads. */
+  readonly asleep: readonly ServedModel[];
+  /** Where each of them came from, by its id. */
+  readonly sources: Readonly<Record<string, ModelSource>>;
 }
 
 interface Reservation {
@@ -41,25 +50,28 @@ export class ModelFleet {
     this.#onEngineFailed = onEngineFailed;
   }
 
-  get size(): number {
-    return this.#members.length;
-  }
-
-  /** Loads every model, one after the other, the default first. When one fails, those before it are ended. */
-  async loadAll(): Promise<readonly LoadedServedModel[]> {
+  /**
+   * Loads the models one after the other, the default first; with `--load-on-demand` only that one, the others are
+   * described. When one fails, those before it are ended.
+   */
+  async start(): Promise<StartedFleet> {
     const loaded: LoadedServedModel[] = [];
+    const asleep: ServedModel[] = [];
+    const sources: Record<string, ModelSource> = {};
     try {
-      for (const member of this.#members) loaded.push(await this.#load(member));
+      for (const [index, member] of this.#members.entries()) {
+        const isAwake = index === 0 || !this.#shared.loadOnDemand;
+        const model = isAwake ? await this.#load(member) : undefined;
+        if (model !== undefined) loaded.push(model);
+        const served = model?.served ?? (await describeServedModel(member.settings, this.#log, member.id));
+        if (model === undefined) asleep.push(served);
+        sources[served.id] = member.source;
+      }
     } catch (error) {
       await Promise.all(loaded.map(({ engine }) => engine.close()));
       throw error;
     }
-    return loaded;
-  }
-
-  /** Where each of the loaded models came from, by its id. */
-  sourcesOf(loaded: readonly LoadedServedModel[]): Readonly<Record<string, ModelSource>> {
-    return Object.fromEntries(loaded.map(({ served }, index) => [served.id, this.#members[index]!.source]));
+    return { loaded, asleep, sources };
   }
 
   /** Loads a model of the configuration again, or a further one with the settings that all share. */

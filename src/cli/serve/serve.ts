@@ -13,6 +13,7 @@ import type { RunningServer } from "../../server/listen.ts";
 import type { ModelRegistry } from "../../server/model-registry.ts";
 import { type Log, openLog } from "../log.ts";
 import { cacheTypeOf } from "../runner-options.ts";
+import { formatDuration } from "../units.ts";
 import type { LoadedServedModel } from "./load-model.ts";
 import { ModelFleet } from "./model-fleet.ts";
 import { exposureWarning, serverSettings, tlsFiles } from "./server-settings.ts";
@@ -20,6 +21,7 @@ import { exitOnSignals, exitWhenUseless, type ShutdownTargets } from "./shutdown
 import { addressReport, modelReport } from "./start-report.ts";
 
 const STATISTICS_INTERVAL_MS = 1_000;
+const IDLE_LOOK_MAX_MS = 10_000;
 /** Connections on which nothing moves are closed; requests in progress are exempt. */
 const IDLE_TIMEOUT_SECONDS = 120;
 
@@ -38,28 +40,29 @@ export async function serve(resolution: Resolution): Promise<void> {
   let models: ModelRegistry | undefined;
   const fleet = new ModelFleet(resolution, log, () =>
     exitWhenUseless(
-      models?.list().map(({ engine }) => engine.state),
+      models?.available().map(({ engine }) => engine.state),
       log,
     ),
   );
-  const loading = fleet.loadAll();
+  const loading = fleet.start();
   // Its failure is thrown where it is awaited; until then it must not count as unhandled.
   loading.catch(() => {});
   const [{ startServer }, registry] = await Promise.all([
     import("../../server/listen.ts"),
     import("../../server/model-registry.ts"),
   ]);
-  const loaded = await loading;
-  models = new registry.ModelRegistry(
-    loaded.map(({ served }) => served),
-    { sources: fleet.sourcesOf(loaded), load: (source) => fleet.load(source) },
+  const { loaded, asleep, sources } = await loading;
+  const served = new registry.ModelRegistry(
+    loaded.map((model) => model.served),
+    { sources, asleep, load: (source) => fleet.load(source) },
   );
-  const closing = models;
-  targets.closeEngine = () => closing.close();
+  models = served;
+  targets.closeEngine = () => served.close();
+  if (settings.idleUnloadSeconds > 0) unloadIdle(served, settings.idleUnloadSeconds * 1000, log);
   const server = startServer({
     hostname: settings.host,
     port: settings.port,
-    models,
+    models: served,
     settings: forServer,
     idleTimeoutSeconds: IDLE_TIMEOUT_SECONDS,
     ...(tls === undefined ? {} : { tls }),
@@ -115,6 +118,19 @@ function report(
   const loadSeconds = loaded.reduce((sum, { engine }) => sum + engine.info.loadSeconds, 0);
   const readySeconds = performance.now() / 1000;
   log.table("info", addressReport({ url: server.url, host, port: server.port, readySeconds, loadSeconds }));
+}
+
+/** Looks often enough that a model goes little later than it may. */
+function unloadIdle(models: ModelRegistry, idleMs: number, log: Log): void {
+  const look = async (): Promise<void> => {
+    for (const id of await models.sleepIdle(idleMs)) {
+      log.write(
+        "info",
+        `${id} was not used for ${formatDuration(idleMs / 1000)} and is unloaded until a request comes`,
+      );
+    }
+  };
+  setInterval(() => void look(), Math.min(idleMs / 4, IDLE_LOOK_MAX_MS)).unref();
 }
 
 /** One line a second while something happens. */

@@ -97,10 +97,14 @@ export function openaiRoutes(context: ServerContext) {
           detail: { tags: ["OpenAI"], summary: "Continue a text", ...streams(CompletionChunk) },
         },
       )
-      .get("/v1/models", () => ({ object: "list" as const, data: context.models.list().map(modelBody) }), {
-        response: { 200: ModelList, ...ERROR_RESPONSES },
-        detail: { tags: ["Models"], summary: "List the loaded models" },
-      })
+      .get(
+        "/v1/models",
+        () => ({ object: "list" as const, data: context.models.available().map(modelBody) }),
+        {
+          response: { 200: ModelList, ...ERROR_RESPONSES },
+          detail: { tags: ["Models"], summary: "List the loaded models" },
+        },
+      )
       .get("/v1/models/:id", ({ params }) => modelBody(context.models.get(params.id)), {
         params: t.Object({
           id: t.String({ description: "The model's name; a slash may be escaped or not." }),

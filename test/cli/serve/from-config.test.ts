@@ -125,6 +125,31 @@ test("two models of a file are two engine processes; each answers by its id, unl
   expect(engines.filter((pid) => childrenOf(child.pid).includes(pid))).toEqual([]);
 }, 60_000);
 
+test("a model is loaded by its first request and goes when nobody uses it, memory and all", async () => {
+  const path = writeConfig(
+    TWO_MODELS.replace('default_model_id = "second"\n', "").replace(
+      "ui = false",
+      "load_on_demand = true\nidle_unload = 1",
+    ),
+  );
+  const { child, log, url } = await startServing(["from-config", path]);
+  expect(childrenOf(child.pid)).toHaveLength(1);
+  const names = (await (await fetch(`${url}/v1/models`)).json()) as { data: { id: string }[] };
+  expect(names.data.map(({ id }) => id)).toEqual(["first", "second"]);
+
+  const answers = await Promise.all(Array.from({ length: 8 }, () => complete(url, "second")));
+  expect(answers.map(({ model }) => model)).toEqual(Array.from({ length: 8 }, () => "second"));
+  expect(childrenOf(child.pid)).toHaveLength(2);
+
+  for (const start = Date.now(); childrenOf(child.pid).length > 0; await Bun.sleep(50)) {
+    if (Date.now() - start > 20_000) throw new Error(`the models stay:\n${log()}`);
+  }
+  expect(log()).toContain("second was not used for 1.0 s and is unloaded until a request comes");
+  expect((await fetch(`${url}/health`)).status).toBe(200);
+  expect((await complete(url, undefined)).model).toBe("first");
+  expect(childrenOf(child.pid)).toHaveLength(1);
+}, 60_000);
+
 test("flags and variables are stronger than the file", async () => {
   const path = writeConfig(`[server]
 port = 1
