@@ -113,7 +113,10 @@ function nextText(
     case "boolean":
       return text ?? "true";
     case "list":
-      return before === undefined ? (text ?? "") : `${before}${type.separator ?? ","}${text ?? ""}`;
+    case "integers":
+      return before === undefined
+        ? (text ?? "")
+        : `${before}${type.kind === "list" ? (type.separator ?? ",") : ","}${text ?? ""}`;
     default:
       return text ?? "";
   }
@@ -122,6 +125,7 @@ function nextText(
 function valuePlaceholder({ type, unit }: SettingDeclaration): string {
   const words: Record<SettingType["kind"], string> = {
     integer: unit === undefined ? " <n>" : ` <${unit}>`,
+    integers: unit === undefined ? " <n>" : ` <${unit}>`,
     number: " <number>",
     u64: " <n>",
     text: " <text>",

@@ -3,7 +3,7 @@
 import { didYouMean } from "./suggest.ts";
 import type { SettingDeclaration, SettingType, SwitchRule } from "./types.ts";
 
-export type SettingValue = string | number | bigint | boolean | readonly string[];
+export type SettingValue = string | number | bigint | boolean | readonly string[] | readonly number[];
 
 export type ParsedValue =
   | { readonly ok: true; readonly value: SettingValue }
@@ -20,6 +20,11 @@ export function parseValue(type: SettingType, text: string): ParsedValue {
       const value = /^[+-]?\d+$/.test(text.trim()) ? Number(text) : Number.NaN;
       const min = type.kind === "integer" ? type.min : 0;
       return value >= min && value <= type.max ? accept(value) : refuse(type, text);
+    }
+    case "integers": {
+      const entries = text.split(",").map((entry) => parseValue({ ...type, kind: "integer" }, entry));
+      const values = entries.map((entry) => (entry.ok ? Number(entry.value) : Number.NaN));
+      return values.some(Number.isNaN) ? refuse(type, text) : accept(values);
     }
     case "number": {
       const value = /^[+-]?(\d+\.?\d*|\.\d+)$/.test(text.trim()) ? Number(text) : Number.NaN;
@@ -64,6 +69,10 @@ export function parseTomlValue(type: SettingType, value: unknown): ParsedValue {
     case "number":
     case "count":
       return typeof value === "number" ? parseValue(type, String(value)) : refuse(type, value);
+    case "integers": {
+      const values = typeof value === "number" ? [value] : value;
+      return Array.isArray(values) ? parseValue(type, values.join(",")) : refuse(type, value);
+    }
     case "u64":
       // A number of a configuration file has 63 bits; a text reaches further.
       return typeof value === "number" || typeof value === "string"
@@ -107,6 +116,8 @@ export function allowedText(type: SettingType): string {
       return type.max >= 2 ** 31 - 1
         ? `a whole number, at least ${type.min}`
         : `a whole number from ${type.min} to ${type.max}`;
+    case "integers":
+      return `${allowedText({ ...type, kind: "integer" })}; several are separated by commas`;
     case "number":
       return `a number from ${type.min} to ${type.max}`;
     case "count":

@@ -13,6 +13,8 @@ export type SwitchRule =
 
 export type SettingType =
   | { readonly kind: "integer"; readonly min: number; readonly max: number }
+  /** One or several whole numbers: the flag is repeated, or they are separated by commas. */
+  | { readonly kind: "integers"; readonly min: number; readonly max: number }
   /** A number with or without a fraction. */
   | { readonly kind: "number"; readonly min: number; readonly max: number }
   /** An unsigned integer of 64 bits. */
@@ -41,7 +43,9 @@ export type ValueOf<T extends SettingType> = T extends { kind: "integer" | "coun
         ? boolean
         : T extends { kind: "list" }
           ? readonly string[]
-          : string;
+          : T extends { kind: "integers" }
+            ? readonly number[]
+            : string;
 
 /** In the order in which help and the documentation show them. */
 export const SETTING_GROUPS = [
@@ -110,7 +114,7 @@ export interface SettingDeclaration {
   readonly toml?: readonly TomlKey[];
   readonly type: SettingType;
   /** Absent: the setting is undefined unless set. */
-  readonly default?: string | number | bigint | boolean;
+  readonly default?: string | number | bigint | boolean | readonly number[];
   /** What happens, in words, when the setting is undefined. */
   readonly unsetText?: string;
   readonly unit?: "ms" | "s" | "MB" | "tokens" | "sequences" | "threads";

@@ -51,6 +51,8 @@ export function exampleOf(key: SettingKey, declaration: SettingDeclaration): Exa
         badToml: String(good),
       };
     }
+    case "integers":
+      return { text: "7, 8", value: [7, 8], toml: [7, 8], bad: "7,,8", badToml: "x" };
     case "number":
       return {
         text: String(type.max / 2),

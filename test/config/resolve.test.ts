@@ -132,3 +132,11 @@ test("MISTRALRS_IGPU_MEMORY_FRACTION falls back to 0.75 for what is no fraction"
     expect(warnings.join()).toContain("using 0.75");
   }
 });
+
+test("several whole numbers are one setting; each of them is checked", () => {
+  const depth = (text: string) => resolve("bench", flag("depth", text), {}).settings.depth;
+  expect(depth("0")).toEqual([0]);
+  expect(depth("0, 512,1024")).toEqual([0, 512, 1024]);
+  for (const text of ["", "1,", "1,x", "-1", "1.5"])
+    expect(() => depth(text)).toThrow("several are separated by commas");
+});

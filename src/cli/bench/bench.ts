@@ -9,7 +9,8 @@ import { fetchModel } from "../fetch-model.ts";
 import { type Log, openLog } from "../log.ts";
 import { prepareModel } from "../prepare-model.ts";
 import { formatCount, formatDuration } from "../units.ts";
-import { benchTable, summarise } from "./report.ts";
+import { openPeer, type Peer, withPeer } from "./peer.ts";
+import { type BenchReport, type BenchSubject, benchTable, summarise } from "./report.ts";
 import {
   blocksOfWorkload,
   type RunTimes,
@@ -18,49 +19,69 @@ import {
   type Workload,
 } from "./workload.ts";
 
-/** Runs the benchmark. Throws MistralError when the model cannot be loaded or has no room for the workload. */
+/** Runs the benchmark. Throws MistralError when the model cannot be loaded or has no room for a workload. */
 export async function bench({ settings, warnings }: Resolution): Promise<void> {
   const log = openLog(settings);
   for (const warning of warnings) log.write("warning", warning);
-  const workload: Workload = {
-    batch: settings.batch,
-    promptLength: settings.promptLength,
-    generatedLength: settings.generatedLength,
-    seed: settings.seed ?? 0n,
-  };
+  const workloads = settings.depth.flatMap((depth) =>
+    settings.promptLength.map((promptLength): Workload => {
+      const { batch, generatedLength, seed = 0n } = settings;
+      return { batch, depth, promptLength, generatedLength, seed };
+    }),
+  );
   const resolved = await fetchModel(settings, log);
   const { options, tellPlan } = prepareModel(
     resolved,
     {
       ...settings,
-      sequencesMax: workload.batch,
-      batchedTokensMax: Math.max(settings.batchedTokensMax, workload.batch),
+      sequencesMax: settings.batch,
+      batchedTokensMax: Math.max(settings.batchedTokensMax, settings.batch),
     },
     log,
   );
+  const peer = settings.peer === undefined ? undefined : openPeer(settings, options);
   tellPlan();
   const model = await loadModel(options);
+  let reports: readonly BenchReport[];
   try {
-    requireRoom(model, workload);
-    const { times, firstTokenSeconds } = measure(model, workload, settings, log);
-    const report = summarise(
-      {
-        model: resolved.id,
-        architecture: model.info.architecture,
-        threads: model.info.threads,
-        instructionSet: model.info.instructionSet,
-        loadSeconds: model.info.loadSeconds,
-        firstTokenSeconds,
-        weightBytes: model.info.weightBytes,
-        peakRssBytes: peakRssBytes(),
-      },
-      workload,
-      times,
-    );
-    process.stdout.write(settings.json ? `${JSON.stringify(report)}\n` : benchTable(report));
+    for (const workload of workloads) requireRoom(model, workload);
+    let firstTokenSeconds: number | undefined;
+    reports = workloads.map((workload) => {
+      const measured = measure(model, workload, settings, log);
+      firstTokenSeconds ??= measured.firstTokenSeconds;
+      return summarise(subjectOf(resolved.id, model, firstTokenSeconds), workload, measured.times);
+    });
   } finally {
     model.close();
   }
+  // After our own: two programs at once would take each other's cores.
+  if (peer !== undefined) reports = await comparedWith(peer, reports, log);
+  const json = (): string => JSON.stringify(reports.length === 1 ? reports[0] : reports);
+  process.stdout.write(settings.json ? `${json()}\n` : benchTable(reports));
+}
+
+/** One after the other, for the same reason. */
+async function comparedWith(
+  peer: Peer,
+  reports: readonly BenchReport[],
+  log: Log,
+): Promise<readonly BenchReport[]> {
+  const compared: BenchReport[] = [];
+  for (const report of reports) compared.push(await withPeer(report, peer, log));
+  return compared;
+}
+
+function subjectOf(id: string, { info }: LoadedModel, firstTokenSeconds: number): BenchSubject {
+  return {
+    model: id,
+    architecture: info.architecture,
+    threads: info.threads,
+    instructionSet: info.instructionSet,
+    loadSeconds: info.loadSeconds,
+    firstTokenSeconds,
+    weightBytes: info.weightBytes,
+    peakRssBytes: peakRssBytes(),
+  };
 }
 
 /** The repetitions, and when the very first token was there, in seconds since the process began. */
@@ -92,9 +113,10 @@ function measure(
 function requireRoom({ limits }: LoadedModel, workload: Workload): void {
   const tokens = tokensPerSequence(workload);
   if (tokens > limits.contextLength) {
+    const depth = workload.depth === 0 ? "" : `--depth ${workload.depth}, `;
     throw new MistralError(
       "invalid_configuration",
-      `--prompt-len ${workload.promptLength} and --gen-len ${workload.generatedLength} make ${formatCount(tokens)} tokens, more than the context of ${formatCount(limits.contextLength)}`,
+      `${depth}--prompt-len ${workload.promptLength} and --gen-len ${workload.generatedLength} make ${formatCount(tokens)} tokens, more than the context of ${formatCount(limits.contextLength)}`,
       { parameter: "--prompt-len" },
     );
   }

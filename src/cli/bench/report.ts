@@ -1,5 +1,6 @@
 /** From the times of a benchmark's repetitions to its figures, as one JSON object or as a table. */
 
+import { textTable } from "../text-table.ts";
 import { formatBytes, formatDuration } from "../units.ts";
 import type { RunTimes, Workload } from "./workload.ts";
 
@@ -10,6 +11,7 @@ export interface BenchReport {
   readonly threads: number;
   readonly instruction_set: string;
   readonly batch: number;
+  readonly depth: number;
   readonly prompt_len: number;
   readonly gen_len: number;
   readonly repetitions: number;
@@ -24,6 +26,14 @@ export interface BenchReport {
   readonly first_token_seconds: number;
   readonly weight_bytes: number;
   readonly peak_rss_bytes: number;
+  /** The same work done by `--peer`. */
+  readonly peer?: PeerSpeeds;
+}
+
+export interface PeerSpeeds {
+  readonly name: string;
+  readonly prefill_tokens_per_s: number;
+  readonly decode_tokens_per_s: number;
 }
 
 export interface BenchSubject {
@@ -49,6 +59,7 @@ export function summarise(subject: BenchSubject, workload: Workload, runs: reado
     threads: subject.threads,
     instruction_set: subject.instructionSet,
     batch: workload.batch,
+    depth: workload.depth,
     prompt_len: workload.promptLength,
     gen_len: workload.generatedLength,
     repetitions: runs.length,
@@ -65,30 +76,51 @@ export function summarise(subject: BenchSubject, workload: Workload, runs: reado
   };
 }
 
-/** A table for people: what was measured, then a row per phase. */
-export function benchTable(report: BenchReport): string {
-  const batch = report.batch === 1 ? "" : `, ${report.batch} sequences`;
-  const rows = [
-    ["", "tokens/s", "min", "max"],
-    speedRow(`Prefill (${report.prompt_len} tokens${batch})`, [
-      report.prefill_tokens_per_s,
-      report.prefill_tokens_per_s_min,
-      report.prefill_tokens_per_s_max,
-    ]),
-    speedRow(`Decode (${report.gen_len} tokens${batch})`, [
-      report.decode_tokens_per_s,
-      report.decode_tokens_per_s_min,
-      report.decode_tokens_per_s_max,
-    ]),
-  ];
+/** A table for people: what was measured, then a row per phase of each report. All are of the same model. */
+export function benchTable(reports: readonly BenchReport[]): string {
+  const [first] = reports;
+  if (first === undefined) throw new Error("a benchmark of nothing");
   const facts = [
-    ["Model", `${report.model} (${report.architecture}, ${formatBytes(report.weight_bytes)})`],
-    ["Threads", `${report.threads}, ${report.instruction_set}`],
-    ["Load", formatDuration(report.load_seconds)],
-    ["First token", `${formatDuration(report.first_token_seconds)} after the start of the process`],
-    ["Peak memory", formatBytes(report.peak_rss_bytes)],
+    ["Model", `${first.model} (${first.architecture}, ${formatBytes(first.weight_bytes)})`],
+    ["Threads", `${first.threads}, ${first.instruction_set}`],
+    ["Load", formatDuration(first.load_seconds)],
+    ["First token", `${formatDuration(first.first_token_seconds)} after the start of the process`],
+    ["Peak memory", formatBytes(Math.max(...reports.map(({ peak_rss_bytes }) => peak_rss_bytes)))],
   ];
-  return `${alignColumns(facts)}\n\n${alignColumns(rows)}\n`;
+  const isCompared = reports.some(({ peer }) => peer !== undefined);
+  const head = ["", "tokens/s", "min", "max", ...(isCompared ? [first.peer?.name ?? "peer", "ratio"] : [])];
+  const rows = [head, ...reports.flatMap((report) => phaseRows(report))];
+  return `${textTable(facts)}\n${textTable(rows, { alignRight: head.slice(1).map((_, column) => column + 1) })}`;
+}
+
+function phaseRows(report: BenchReport): string[][] {
+  const { depth, batch, prompt_len: prompt, gen_len: generated, peer } = report;
+  const sequences = batch === 1 ? "" : `, ${batch} sequences`;
+  const at = (tokens: number): string => (tokens === 0 ? "" : ` @ d${tokens}`);
+  return [
+    [
+      `Prefill (${prompt} tokens${at(depth)}${sequences})`,
+      ...[report.prefill_tokens_per_s, report.prefill_tokens_per_s_min, report.prefill_tokens_per_s_max].map(
+        oneDigit,
+      ),
+      ...comparison(report.prefill_tokens_per_s, peer?.prefill_tokens_per_s),
+    ],
+    [
+      `Decode (${generated} tokens${at(depth + prompt)}${sequences})`,
+      ...[report.decode_tokens_per_s, report.decode_tokens_per_s_min, report.decode_tokens_per_s_max].map(
+        oneDigit,
+      ),
+      ...comparison(report.decode_tokens_per_s, peer?.decode_tokens_per_s),
+    ],
+  ];
+}
+
+function comparison(own: number, peer: number | undefined): string[] {
+  return peer === undefined ? [] : [oneDigit(peer), `${(own / peer).toFixed(2)}x`];
+}
+
+function oneDigit(speed: number): string {
+  return speed.toFixed(1);
 }
 
 interface Spread {
@@ -106,24 +138,4 @@ function spread(values: readonly number[]): Spread {
 
 function round(value: number, digits: number): number {
   return Number(value.toFixed(digits));
-}
-
-function speedRow(title: string, speeds: readonly number[]): string[] {
-  return [title, ...speeds.map((speed) => speed.toFixed(1))];
-}
-
-/** First column to the left; the others too, unless they are numbers of a table with a heading. */
-function alignColumns(rows: readonly (readonly string[])[]): string {
-  const widths = rows[0]!.map((_, column) => Math.max(...rows.map((row) => row[column]!.length)));
-  const numeric = rows[0]!.length > 2;
-  return rows
-    .map((row) =>
-      row
-        .map((cell, column) =>
-          column > 0 && numeric ? cell.padStart(widths[column]!) : cell.padEnd(widths[column]!),
-        )
-        .join("  ")
-        .trimEnd(),
-    )
-    .join("\n");
 }

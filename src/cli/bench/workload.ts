@@ -9,6 +9,8 @@ import type { ModelRunner } from "../../models/step.ts";
 export interface Workload {
   /** Sequences that run together. */
   readonly batch: number;
+  /** Tokens of context before each prompt, which are computed but not measured. */
+  readonly depth: number;
   /** Tokens of each prompt. */
   readonly promptLength: number;
   /** Decode steps, each of which makes one token per sequence. */
@@ -25,6 +27,7 @@ export interface RunTimes {
 }
 
 interface BenchSequence {
+  /** What comes before the prompt included. */
   readonly prompt: Int32Array;
   readonly blocks: Int32Array;
   /** Tokens whose keys and values are stored. */
@@ -35,7 +38,7 @@ interface BenchSequence {
 
 /** Tokens of KV cache that a sequence of the workload fills. */
 export function tokensPerSequence(workload: Workload): number {
-  return workload.promptLength + workload.generatedLength;
+  return workload.depth + workload.promptLength + workload.generatedLength;
 }
 
 /** KV blocks that the workload needs, the null block included. */
@@ -50,8 +53,10 @@ export function blocksOfWorkload(workload: Workload, blockSize: number): number 
 export function runWorkload(runner: ModelRunner, workload: Workload, clock: () => number): RunTimes {
   const sequences = makeSequences(runner, workload);
   const step = new BenchStep(runner);
+  const { tokensMax } = runner.limits;
+  if (workload.depth > 0) prefill(step, sequences, tokensMax, workload.depth);
   const started = clock();
-  prefill(step, sequences, runner.limits.tokensMax);
+  prefill(step, sequences, tokensMax, workload.depth + workload.promptLength);
   const decodeStarted = clock();
   for (let index = 0; index < workload.generatedLength; index++) decode(step, sequences);
   const ended = clock();
@@ -62,22 +67,27 @@ function makeSequences({ limits }: ModelRunner, workload: Workload): BenchSequen
   const random = mulberry32(Number(BigInt.asUintN(32, workload.seed ^ (workload.seed >> 32n))));
   const blocks = Math.ceil(tokensPerSequence(workload) / limits.blockSize);
   return Array.from({ length: workload.batch }, (_, index) => ({
-    prompt: Int32Array.from({ length: workload.promptLength }, () => random() % limits.vocabularySize),
+    prompt: Int32Array.from(
+      { length: workload.depth + workload.promptLength },
+      () => random() % limits.vocabularySize,
+    ),
     blocks: Int32Array.from({ length: blocks }, (_, block) => 1 + index * blocks + block),
     length: 0,
     next: 0,
   }));
 }
 
-/** Prompts one after the other, cut where a step is full; a prompt's end and the next one's start share a step. */
-function prefill(step: BenchStep, sequences: readonly BenchSequence[], tokensMax: number): void {
+/**
+ * Prompts one after the other up to `end`, cut where a step is full; a prompt's end and the next one's start share a
+ * step. Only whole prompts are sampled.
+ */
+function prefill(step: BenchStep, sequences: readonly BenchSequence[], tokensMax: number, end: number): void {
   let room = tokensMax;
   for (const sequence of sequences) {
-    while (sequence.length < sequence.prompt.length) {
-      const count = Math.min(room, sequence.prompt.length - sequence.length);
-      const end = sequence.length + count;
-      step.add(sequence, sequence.prompt.subarray(sequence.length, end), end === sequence.prompt.length);
-      room -= count;
+    while (sequence.length < end) {
+      const until = Math.min(sequence.length + room, end);
+      room -= until - sequence.length;
+      step.add(sequence, sequence.prompt.subarray(sequence.length, until), until === sequence.prompt.length);
       if (room === 0) {
         step.run();
         room = tokensMax;

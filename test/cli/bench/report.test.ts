@@ -11,7 +11,7 @@ const SUBJECT: BenchSubject = {
   weightBytes: 100_000_000,
   peakRssBytes: 250_000_000,
 };
-const WORKLOAD = { batch: 4, promptLength: 100, generatedLength: 50, seed: 0n };
+const WORKLOAD = { batch: 4, depth: 0, promptLength: 100, generatedLength: 50, seed: 0n };
 
 test("speeds count the whole batch; medians, with the slowest and fastest repetition", () => {
   const report = summarise(SUBJECT, WORKLOAD, [
@@ -39,10 +39,22 @@ test("the median of an even number of repetitions lies between the middle two", 
 });
 
 test("the table names everything that was measured, in aligned columns", () => {
-  const table = benchTable(summarise(SUBJECT, WORKLOAD, [{ prefillSeconds: 1, decodeSeconds: 1 }]));
+  const table = benchTable([summarise(SUBJECT, WORKLOAD, [{ prefillSeconds: 1, decodeSeconds: 1 }])]);
   for (const text of ["folder/model.gguf", "x86_64_v4", "100 MB", "250 MB", "1.5 s", "400.0", "200.0"]) {
     expect(table).toContain(text);
   }
   const rows = table.trimEnd().split("\n").slice(-2);
   expect(rows[0]!.length).toBe(rows[1]!.length);
+});
+
+test("several depths have rows each; a peer stands beside with the ratio", () => {
+  const times = [{ prefillSeconds: 1, decodeSeconds: 1 }];
+  const peer = { name: "llama.cpp", prefill_tokens_per_s: 200, decode_tokens_per_s: 400 };
+  const reports = [0, 1024].map((depth) => ({ ...summarise(SUBJECT, { ...WORKLOAD, depth }, times), peer }));
+  const lines = benchTable(reports).trimEnd().split("\n").slice(-5);
+  expect(lines[0]).toMatch(/ tokens\/s +min +max +llama\.cpp +ratio$/);
+  expect(lines[1]).toMatch(/^Prefill \(100 tokens, 4 sequences\) .* 200\.0 +2\.00x$/);
+  expect(lines[2]).toMatch(/^Decode \(50 tokens @ d100, 4 sequences\) .* 400\.0 +0\.50x$/);
+  expect(lines[3]).toMatch(/^Prefill \(100 tokens @ d1024, 4 sequences\) /);
+  expect(lines[4]).toMatch(/^Decode \(50 tokens @ d1124, 4 sequences\) /);
 });
