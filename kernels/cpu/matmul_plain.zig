@@ -13,20 +13,17 @@ const tile_tokens = if (simd.has_avx512) 6 else 2;
 
 /// Rows `first .. end` of a segment, all tokens.
 pub fn run(comptime dtype: ops.DType, a: *const matmul.Arguments, segment: *const matmul.Segment, first: usize, end: usize) void {
-    var row = first;
-    while (row < end) {
-        const rows: usize = if (row + tile_rows <= end) tile_rows else 1;
-        var token: usize = 0;
-        while (token < a.tokens) : (token += tile_tokens) {
-            switch (@min(tile_tokens, a.tokens - token)) {
-                inline 1...tile_tokens => |tokens| if (rows == tile_rows)
-                    tile(dtype, tile_rows, tokens, a, segment, row, token)
-                else
-                    tile(dtype, 1, tokens, a, segment, row, token),
-                else => unreachable,
-            }
+    // Tokens outside: their rows stay in the first-level cache while the weights of the unit pass by.
+    var token: usize = 0;
+    while (token < a.tokens) : (token += tile_tokens) {
+        switch (@min(tile_tokens, a.tokens - token)) {
+            inline 1...tile_tokens => |tokens| {
+                var row = first;
+                while (row + tile_rows <= end) : (row += tile_rows) tile(dtype, tile_rows, tokens, a, segment, row, token);
+                while (row < end) : (row += 1) tile(dtype, 1, tokens, a, segment, row, token);
+            },
+            else => unreachable,
         }
-        row += rows;
     }
 }
 
