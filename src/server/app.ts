@@ -76,7 +76,7 @@ export function createApp(options: AppOptions) {
         record.model = modelNamed(context, body);
         if (context.strict) refuseUnknownFields(body, bodySchemas.get(`${request.method} ${route}`));
       }
-      context.records.started(record);
+      context.records.started(record, body);
       if (request.method !== "POST" || ADMINISTRATION.test(route)) return;
       const waking = context.models.wake(record.model);
       if (waking === undefined) return;

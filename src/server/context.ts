@@ -1,5 +1,6 @@
 /** What every route shares: the models, the settings, the open requests and the log. Knows no dialect. */
 
+import type { SettingReport } from "../config/explain.ts";
 import { type AccessLogSettings, accessLog } from "./access-log.ts";
 import type { KeyRing } from "./api-keys.ts";
 import { CorsPolicy } from "./cors.ts";
@@ -8,6 +9,7 @@ import type { Lifecycle } from "./lifecycle.ts";
 import { LIMITS } from "./limits.ts";
 import { Metrics } from "./metrics.ts";
 import type { ModelRegistry } from "./model-registry.ts";
+import { requestLog } from "./request-log.ts";
 import { RequestRecords } from "./request-record.ts";
 
 export interface ServerSettings {
@@ -31,6 +33,10 @@ export interface ServerSettings {
   readonly requestIdHeader?: boolean;
   /** Whether /metrics answers; it does by default. */
   readonly metrics?: boolean;
+  /** Takes whole requests and answers, texts included; nobody by default. */
+  readonly requestLog?: (block: string) => void;
+  /** The configuration in force, for the administrator; not told by default. */
+  readonly describeSettings?: () => readonly SettingReport[];
 }
 
 export interface ServerContext {
@@ -45,6 +51,7 @@ export interface ServerContext {
   readonly apiKeys: KeyRing | undefined;
   readonly cors: CorsPolicy;
   readonly requestIdHeader: boolean;
+  readonly describeSettings: ServerSettings["describeSettings"];
   logError(message: string, cause: unknown): void;
   /** Logs each distinct message once in the life of the server. */
   warnOnce(message: string): void;
@@ -57,7 +64,11 @@ export function createContext(
 ): ServerContext {
   const log = settings.log ?? ((level, message, cause) => console.error(`${level}: ${message}`, cause ?? ""));
   const warned = new Set<string>();
-  const records = new RequestRecords({ keepPrompts: settings.accessLog?.prompts ?? false });
+  const records = new RequestRecords({
+    keepPrompts: settings.accessLog?.prompts ?? false,
+    keepTexts: settings.requestLog !== undefined,
+  });
+  if (settings.requestLog !== undefined) records.watch(requestLog(settings.requestLog));
   if (settings.accessLog !== undefined) records.watch(accessLog(settings.accessLog));
   const metrics = settings.metrics === false ? undefined : new Metrics(models);
   if (metrics !== undefined) records.watch(httpMetrics(metrics.registry));
@@ -73,6 +84,7 @@ export function createContext(
     apiKeys: settings.apiKeys,
     cors: settings.cors ?? new CorsPolicy([]),
     requestIdHeader: settings.requestIdHeader ?? true,
+    describeSettings: settings.describeSettings,
     logError: (message, cause) => log("error", message, cause),
     warnOnce(message) {
       if (warned.has(message) || warned.size >= LIMITS.rememberedWarnings) return;

@@ -1,6 +1,6 @@
 /**
  * What is known of each request while it runs: its id, route, model, tokens and times. The access log and the
- * metrics are told of it when it ends, streams included. Holds no text unless the access log asks for prompts.
+ * metrics are told of it when it ends, streams included. Holds no text unless a log asks for it.
  */
 
 import type { Usage } from "../engine/messages.ts";
@@ -38,6 +38,10 @@ export class RequestRecord {
   /** What ended it before its answer was complete. */
   abortCause: AbortCause | undefined;
   prompt: string | undefined;
+  /** As it was sent, parsed; kept for the request log alone. */
+  body: unknown;
+  /** What each choice said; kept for the request log alone. */
+  readonly answers: AnswerText[] = [];
 
   constructor(request: Request, path: string) {
     const given = request.headers.get("x-request-id") ?? "";
@@ -66,6 +70,18 @@ export class RequestRecord {
   }
 }
 
+export interface AnswerText {
+  content: string;
+  reasoning: string;
+}
+
+export interface RecordOptions {
+  /** The text of prompts, for the access log. */
+  readonly keepPrompts: boolean;
+  /** Bodies and answers, for the request log. */
+  readonly keepTexts?: boolean;
+}
+
 /** The records of all open requests. */
 export class RequestRecords {
   readonly #records = new WeakMap<
@@ -74,9 +90,11 @@ export class RequestRecords {
   >();
   readonly #watchers: RecordWatcher[] = [];
   readonly #keepPrompts: boolean;
+  readonly #keepTexts: boolean;
 
-  constructor(options: { readonly keepPrompts: boolean }) {
-    this.#keepPrompts = options.keepPrompts;
+  constructor({ keepPrompts, keepTexts = false }: RecordOptions) {
+    this.#keepPrompts = keepPrompts;
+    this.#keepTexts = keepTexts;
   }
 
   watch(watcher: RecordWatcher): void {
@@ -93,8 +111,9 @@ export class RequestRecords {
     return this.#records.get(request)?.record;
   }
 
-  /** The route has taken the request; told once, before its work begins. */
-  started(record: RequestRecord): void {
+  /** The route has taken the request with this body; told once, before its work begins. */
+  started(record: RequestRecord, body?: unknown): void {
+    if (this.#keepTexts) record.body = body;
     for (const watcher of this.#watchers) watcher.started?.(record);
   }
 
@@ -146,6 +165,7 @@ export class RequestRecords {
   #note(record: RequestRecord, batch: readonly TextEvent[]): void {
     let generated = false;
     for (const event of batch) {
+      if (this.#keepTexts) keepText(record.answers, event);
       if (event.type === "usage") record.usage = event.usage;
       else if (event.type !== "prompt" && event.type !== "finish") generated = true;
     }
@@ -167,6 +187,14 @@ export class RequestRecords {
     entry.record.endedMs = performance.now();
     for (const watcher of this.#watchers) watcher.completed(entry.record);
   }
+}
+
+function keepText(answers: AnswerText[], event: TextEvent): void {
+  if (event.type !== "text" && event.type !== "reasoning") return;
+  answers[event.choice] ??= { content: "", reasoning: "" };
+  const answer = answers[event.choice]!;
+  if (event.type === "text") answer.content += event.text;
+  else answer.reasoning += event.text;
 }
 
 function perSecond(count: number, milliseconds: number): number | undefined {

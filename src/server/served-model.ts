@@ -17,6 +17,8 @@ export interface ServedModel {
   readonly generationDefaults: GenerationDefaults;
   /** Tokens that end an answer. */
   readonly eosTokens: readonly number[];
+  /** Seeds of requests that name none; random ones when left out. */
+  readonly drawSeed?: () => bigint;
 }
 
 /** Changes when the model or what computes it does, as OpenAI's `system_fingerprint` promises. */

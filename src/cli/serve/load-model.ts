@@ -12,6 +12,7 @@ import type { Log } from "../log.ts";
 import type { Placement } from "../memory-plan.ts";
 import { prepareModel } from "../prepare-model.ts";
 import { AbsentEngine } from "./absent-engine.ts";
+import { seedSource } from "./seed-source.ts";
 
 export interface LoadedServedModel {
   readonly served: ServedModel;
@@ -55,8 +56,9 @@ export async function loadServedModel(
     const { chatTemplateFrom, ...text } = loadText(resolved.checkpointPath, settings);
     const engine = await starting;
     const created = Math.floor(Date.now() / 1000);
+    const seeds = settings.seed === undefined ? {} : { drawSeed: seedSource(settings.seed) };
     return {
-      served: { id: id ?? resolved.id, created, engine, ...text },
+      served: { id: id ?? resolved.id, created, engine, ...text, ...seeds },
       resolved,
       engine,
       placement,

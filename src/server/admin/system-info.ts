@@ -46,6 +46,18 @@ export const SystemInfo = t.Object({
     kernels: t.Array(t.String()),
   }),
   hf_cache_path: t.String(),
+  /** Every setting of a running server; secrets are not shown. */
+  settings: t.Optional(
+    t.Array(
+      t.Object({
+        key: t.String(),
+        value: t.String(),
+        /** What set it, such as "flag --port". */
+        source: t.String(),
+        status: t.Union([t.Literal("in effect"), t.Literal("not in effect")]),
+      }),
+    ),
+  ),
 });
 export type SystemInfo = typeof SystemInfo.static;
 

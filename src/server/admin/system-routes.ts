@@ -12,10 +12,18 @@ const tags = ["Administration"];
 export function systemRoutes(context: ServerContext) {
   return new Elysia({ name: "system", normalize: false })
     .use(administrators(context))
-    .get("/v1/system/info", () => systemInfo(process.env), {
-      response: { 200: SystemInfo, ...ERROR_RESPONSES },
-      detail: { tags, summary: "Describe the machine and the build" },
-    })
+    .get(
+      "/v1/system/info",
+      () => {
+        const settings = context.describeSettings?.();
+        const system = systemInfo(process.env);
+        return settings === undefined ? system : { ...system, settings: [...settings] };
+      },
+      {
+        response: { 200: SystemInfo, ...ERROR_RESPONSES },
+        detail: { tags, summary: "Describe the machine, the build and the configuration in force" },
+      },
+    )
     .post(
       "/v1/system/doctor",
       () => examine({ environment: process.env, models: context.models.entries() }),

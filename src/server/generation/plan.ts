@@ -56,7 +56,8 @@ export function planText(model: ServedModel, request: TextRequest): TextPlan {
   // Candidates are compared by the log-probabilities of their tokens.
   const logprobs = bestOf > request.n ? Math.max(0, request.logprobs) : request.logprobs;
   const dry = dryFor(request, tokenizer);
-  const seed = request.sampling.seed === undefined ? randomSeed() : BigInt(request.sampling.seed);
+  const { seed: asked } = request.sampling;
+  const seed = asked === undefined ? (model.drawSeed ?? randomSeed)() : BigInt(asked);
   const choices: PlannedChoice[] = [];
   for (const prompt of request.prompts) {
     checkPrompt(prompt, request.promptField, tokenizer);

@@ -3,6 +3,7 @@
 import { describe, expect, test } from "bun:test";
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import type { SettingReport } from "../../../src/config/explain.ts";
 import { readGolden, writeGgufTwin } from "../../reference/tiny-checkpoint.ts";
 import { temporaryFolder } from "../../support/temporary-folder.ts";
 import { writeTinyModel } from "../../support/tiny-model.ts";
@@ -63,6 +64,17 @@ test("a server without settings has the defaults of mistral.rs", async () => {
   said(/cacheBlockSize +32 \(default\)/);
   said(/pagedAttention +auto \(default\)/);
   said(/cacheMemoryFraction +0\.9/);
+  const info = (await (await fetch(`${url}/v1/system/info`)).json()) as { settings: SettingReport[] };
+  const inForce = Object.fromEntries(info.settings.map(({ key, value }) => [key, value]));
+  expect(inForce).toMatchObject({
+    host: "0.0.0.0",
+    port: "1234",
+    keepAliveIntervalMs: "10000 ms",
+    sequencesMax: "16",
+    prefixCacheEntries: "16",
+    cacheBlockSize: "32",
+    pagedAttention: "auto",
+  });
   // And in force, not only said.
   said(/blocks of 32 tokens, f16.*room for all 16 at full context/);
   expect(await statusForLength(1234, BODY_BYTES_MAX + 1)).toContain(" 413 ");
@@ -196,6 +208,72 @@ test("--format, --tokenizer and --served-name", async () => {
   const { url } = await startServing(["serve", ...TINY, ...LOOPBACK, ...flags]);
   const { status, body } = await post(url, "/v1/completions", { model: "mine", prompt: "a", max_tokens: 2 });
   expect({ status, model: (body as { model: string }).model }).toEqual({ status: 200, model: "mine" });
+}, 60_000);
+
+test("--seed makes a series of answers that comes again with the next start", async () => {
+  const series = async (seed: string): Promise<string[]> => {
+    const { url } = await startServing(["serve", ...TINY, ...LOOPBACK, "--seed", seed]);
+    const texts: string[] = [];
+    for (let index = 0; index < 2; index++) {
+      const { body } = await post(url, "/v1/completions", { prompt: "a", max_tokens: 12, ignore_eos: true });
+      texts.push((body as { choices: { text: string }[] }).choices[0]!.text);
+    }
+    return texts;
+  };
+  const [first, again, other] = await Promise.all([series("7"), series("7"), series("8")]);
+  expect(first[0]).not.toBe(first[1]);
+  expect(again).toEqual(first);
+  expect(other).not.toEqual(first);
+}, 60_000);
+
+test("--log appends requests and answers, streams and failures, each block followed by an empty line", async () => {
+  const path = join(folder, "requests.log");
+  writeFileSync(path, "before\n\n");
+  const { url, log } = await startServing(["serve", ...TINY, ...LOOPBACK, "-l", path]);
+  const whole = await post(url, "/v1/completions", {
+    prompt: "abc",
+    max_tokens: 3,
+    ignore_eos: true,
+    seed: 1,
+  });
+  const { text } = (whole.body as { choices: { text: string }[] }).choices[0]!;
+  const chat = { messages: [{ role: "user", content: "hi" }], max_tokens: 2, stream: true };
+  const streamed = await fetch(`${url}/v1/chat/completions`, {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify(chat),
+  });
+  await streamed.text();
+  await post(url, "/v1/completions", { prompt: "x".repeat(5000) });
+  await fetch(`${url}/health`);
+  await Bun.sleep(50);
+  const blocks = readFileSync(path, "utf8").split("\n\n");
+  expect(blocks.shift()).toBe("before");
+  expect(blocks.pop()).toBe("");
+  const time = /^(Request|Response|Error response) at \d{4}-\d\d-\d\dT[\d:.]+[+-]\d\d:\d\d: /;
+  for (const block of blocks) expect(block).toMatch(time);
+  expect(blocks.map((block) => time.exec(block)?.[1])).toEqual([
+    "Request",
+    "Response",
+    "Request",
+    "Response",
+    "Request",
+    "Error response",
+  ]);
+  const parsed = (index: number) => JSON.parse(blocks[index]!.replace(time, "")) as Record<string, unknown>;
+  expect(parsed(0)).toMatchObject({ prompt: "abc", max_tokens: 3 });
+  expect(parsed(1)).toMatchObject({
+    model: "tiny",
+    choices: [{ content: text }],
+    usage: { completionTokens: 3 },
+  });
+  expect(parsed(2)).toEqual(chat);
+  expect(parsed(3)).toMatchObject({ route: "/v1/chat/completions", stream: true });
+  // The log for people has no texts.
+  expect(log()).not.toContain("abc");
+  const refused = await runCommand(["serve", ...TINY, ...LOOPBACK, "--log", folder]);
+  expect(refused.status).toBe(2);
+  expect(refused.stderr).toContain(`--log ${folder} cannot be written`);
 }, 60_000);
 
 test("memory: the plan stands before the load, a refusal says what would fit", async () => {
