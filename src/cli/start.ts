@@ -4,6 +4,7 @@
  */
 
 import { join } from "node:path";
+import { resolveSettings } from "../config/resolve.ts";
 import { MistralError } from "../errors.ts";
 import { exitWith } from "./failure.ts";
 import { PROJECT_ROOT, setup } from "./setup.ts";
@@ -28,6 +29,9 @@ async function build(options: readonly string[]): Promise<void> {
       "invalid_configuration",
       `build does not know ${unknown}; it takes --all (every instruction-set level) or nothing (this machine's)`,
     );
+  }
+  for (const warning of resolveSettings("build", { environment: process.env }).warnings) {
+    process.stderr.write(`warning: ${warning}\n`);
   }
   const levels = options.includes("--all") ? "all" : "native";
   const { installed, built } = await setup(levels);

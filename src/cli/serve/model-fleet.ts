@@ -86,7 +86,9 @@ export class ModelFleet {
   }
 
   async #load({ id, settings }: Member): Promise<LoadedServedModel> {
-    this.#reservations = this.#reservations.filter(({ engine }) => engine.state === "ready");
+    this.#reservations = this.#reservations.filter(
+      ({ engine: { state } }) => state === "ready" || state === "starting",
+    );
     const reservedBytes = this.#reservations.reduce((sum, { bytes }) => sum + bytes, 0);
     const loaded = await loadServedModel(settings, this.#log, {
       id,
