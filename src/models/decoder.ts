@@ -8,7 +8,7 @@ import { embed, gatedMul, gatherRows, matmul, rmsNorm, softCap } from "../graph/
 import { kvWrite, pagedAttention, rope, ropeTable } from "../graph/record-attention.ts";
 import type { Tensor } from "../graph/tensor.ts";
 import type { ModelConfig, RopeKind } from "./config.ts";
-import type { ModelRecording } from "./family.ts";
+import type { ModelRecording, RecordedRows } from "./family.ts";
 import type { LayerTensorName, TensorRequirement } from "./tensor-names.ts";
 
 export interface DecoderBlock {
@@ -54,8 +54,8 @@ export function decoderTensors(config: ModelConfig, block: DecoderBlock): Tensor
   ];
 }
 
-/** Records the model from token ids to logits `[rows, vocab]`. */
-export function recordDecoder(recording: ModelRecording, block: DecoderBlock): Tensor {
+/** Records the model from token ids to hidden states and logits. */
+export function recordDecoder(recording: ModelRecording, block: DecoderBlock): RecordedRows {
   const { program, config, inputs } = recording;
   const table = recording.weight("embedding");
   let stream = embed(program, {
@@ -75,11 +75,12 @@ export function recordDecoder(recording: ModelRecording, block: DecoderBlock): T
     stream = recordAttentionOutput(recording, block, index, attended, stream);
     stream = recordFeedForward(recording, block, index, stream);
   });
-  const normed = recordNorm(recording, "output_norm", stream, recording.weight("output_norm"));
+  const hidden = program.activation("hidden", [inputs.logitRows.leading, config.width], { keep: true });
+  recordNorm(recording, "output_norm", stream, recording.weight("output_norm"), { out: hidden });
   const output = config.tiedEmbeddings ? table : recording.weight("output");
-  const logits = matmul(program, { name: "logits", x: normed, weights: [output], keep: true });
+  const logits = matmul(program, { name: "logits", x: hidden, weights: [output], keep: true });
   if (config.logitSoftCap > 0) softCap(program, { x: logits, cap: config.logitSoftCap });
-  return logits;
+  return { hidden, logits };
 }
 
 /** Cosines and sines, once per step for each rotation that some layer uses. */

@@ -15,8 +15,16 @@ export interface ModelFamily extends ArchitectureFacts {
   /** Hugging Face names by which the family departs from the common ones. */
   readonly huggingFaceNames: NameOverrides;
   tensors(config: ModelConfig): readonly TensorRequirement[];
-  /** Records everything from token ids to logits: f32 `[rows, vocab]`, before any sampling. */
-  record(recording: ModelRecording): Tensor;
+  /** Records everything from token ids to logits, before any sampling. */
+  record(recording: ModelRecording): RecordedRows;
+}
+
+/** What a family computes for the rows that were asked for; both outlast the last op. */
+export interface RecordedRows {
+  /** f32 `[rows, width]`: the hidden state after the last norm, which embeddings are made of. */
+  readonly hidden: Tensor;
+  /** f32 `[rows, vocab]` */
+  readonly logits: Tensor;
 }
 
 /** What a family records with. */

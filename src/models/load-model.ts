@@ -2,13 +2,14 @@
 
 import { type Buffer, Device, type Program } from "../backend/device.ts";
 import { ARENA_SLOT } from "../graph/builder.ts";
+import { rowElements } from "../graph/tensor.ts";
 import { openCheckpoint } from "../weights/checkpoint.ts";
 import { loadWeights } from "../weights/load.ts";
 import type { Checkpoint, TensorEntry } from "../weights/types.ts";
 import { readModelConfig } from "./config.ts";
 import { availableMemoryBytes, hostMemory } from "./host-memory.ts";
 import { LoadedModel } from "./loaded-model.ts";
-import { recordModel } from "./record-model.ts";
+import { arenaOffset, recordModel } from "./record-model.ts";
 import { familyOf } from "./registry.ts";
 import { type LimitOptions, planLimits } from "./step-limits.ts";
 import { viewStepInputs, viewStepOutputs } from "./step-memory.ts";
@@ -68,7 +69,11 @@ export async function loadModel(options: ModelLoadOptions): Promise<LoadedModel>
     make(slots.cache, recorded.kvBytes);
     const arena = make(ARENA_SLOT, recordedProgram.plan.bytes);
     const inputs = viewStepInputs(make(step.inputs.slot, step.inputs.bytes), step.inputs);
-    const outputs = viewStepOutputs(make(step.outputs.slot, step.outputs.bytes), step.outputs);
+    const { hidden } = recorded;
+    const outputs = {
+      ...viewStepOutputs(make(step.outputs.slot, step.outputs.bytes), step.outputs),
+      hidden: arena.f32(arenaOffset(recorded, hidden), limits.rowsMax * rowElements(hidden)),
+    };
     const constantBuffer = make(slots.constants, constants.bytes);
     const read = ({ file, offset, bytes }: TensorEntry): Uint8Array =>
       weights.buffers[file]!.u8(offset, bytes);

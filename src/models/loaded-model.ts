@@ -2,7 +2,7 @@
 
 import type { Buffer, Device, Program } from "../backend/device.ts";
 import { rowElements } from "../graph/tensor.ts";
-import type { RecordedModel } from "./record-model.ts";
+import { arenaOffset, type RecordedModel } from "./record-model.ts";
 import type { ModelRunner, StepInputs, StepLimits, StepOutputs } from "./step.ts";
 import type { KvCacheType } from "./step-limits.ts";
 
@@ -83,12 +83,7 @@ export class LoadedModel implements ModelRunner {
    */
   logits(rows: number): Float32Array {
     const { arena, recorded } = this.#parts;
-    const { storage } = recorded.logits;
-    if (storage.kind !== "arena") throw new Error("logits do not lie in the arena");
-    return arena.f32(
-      recorded.program.plan.storages[storage.index]!.offset,
-      rows * rowElements(recorded.logits),
-    );
+    return arena.f32(arenaOffset(recorded, recorded.logits), rows * rowElements(recorded.logits));
   }
 
   /** The plan of the activation memory, for `formatMemoryPlan`. */

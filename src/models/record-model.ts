@@ -23,6 +23,7 @@ export interface RecordedModel {
   readonly program: RecordedProgram;
   readonly step: StepMemory;
   readonly constants: Constants;
+  readonly hidden: Tensor;
   readonly logits: Tensor;
   readonly kvBytes: number;
   /** Bytes of the tensors that the program reads, in their files. */
@@ -95,18 +96,25 @@ export function recordModel(options: RecordModelOptions): RecordedModel {
       attentionFactor: rotations[kind].attentionFactor,
     }),
   };
-  const logits = family.record(recording);
+  const { hidden, logits } = family.record(recording);
   const { samplingParameters: parameters, ...adjustments } = step.inputs.tensors;
   sample(program, { logits, parameters, ...adjustments, ...step.outputs.tensors });
   return {
     program: program.finish(),
     step,
     constants,
+    hidden,
     logits,
     kvBytes,
     weightBytes: [...entries.values()].reduce((total, { bytes }) => total + bytes, 0),
     slots: { constants: constantsSlot, cache: cacheSlot, files: cacheSlot + 1 },
   };
+}
+
+/** Where a tensor that outlasts the program lies in the arena, in bytes. */
+export function arenaOffset({ program }: RecordedModel, { name, storage }: Tensor): number {
+  if (storage.kind !== "arena") throw new Error(`${name} does not lie in the arena`);
+  return program.plan.storages[storage.index]!.offset;
 }
 
 interface WeightPlace {

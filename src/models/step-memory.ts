@@ -11,7 +11,8 @@ import { type Dimension, denseBytes, leadingOf, type Shape, type Tensor } from "
 import type { StepInputs, StepLimits, StepOutputs } from "./step.ts";
 
 export type StepInputName = Exclude<keyof StepInputs, "samplingParametersF32">;
-export type StepOutputName = keyof StepOutputs;
+/** The hidden states lie in the arena, where they are computed. */
+export type StepOutputName = Exclude<keyof StepOutputs, "hidden">;
 
 export interface StepDimensions {
   readonly tokens: Dimension;
@@ -126,7 +127,10 @@ export function viewStepInputs(buffer: Buffer, { places }: StepMemory["inputs"])
 }
 
 /** Typed arrays of the outputs; valid until the buffer is freed. */
-export function viewStepOutputs(buffer: Buffer, { places }: StepMemory["outputs"]): StepOutputs {
+export function viewStepOutputs(
+  buffer: Buffer,
+  { places }: StepMemory["outputs"],
+): Pick<StepOutputs, StepOutputName> {
   const i32 = (name: StepOutputName): Int32Array =>
     buffer.i32(places[name].byteOffset, places[name].elements);
   const f32 = (name: StepOutputName): Float32Array =>

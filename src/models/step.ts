@@ -60,6 +60,8 @@ export interface StepOutputs {
   readonly topTokens: Int32Array;
   /** `[rows, topLogprobsMax]` f32 */
   readonly topLogprobs: Float32Array;
+  /** `[rows, width]` f32: the hidden states after the last norm, which the logits were made of */
+  readonly hidden: Float32Array;
 }
 
 /** Runs steps of one model. The engine's tests implement it with a fake; `LoadedModel` is the real one. */

@@ -1,5 +1,5 @@
 /**
- * Logits of tiny random models against transformers' (float32), from safetensors and from the GGUF twin.
+ * Logits and hidden states of tiny random models against transformers' (float32), from safetensors and from the GGUF twin.
  * Tolerance: the largest difference in a row over the row's largest logit is below 1e-4.
  */
 
@@ -50,6 +50,23 @@ function expectClose(rows: readonly Float32Array[], golden: Golden): void {
   });
 }
 
+/** What the last step left of the hidden states of the whole prompt. */
+function expectHidden({ outputs }: LoadedModel, { hidden, tokens }: Golden): void {
+  const width = hidden.last.length;
+  const row = (index: number) => outputs.hidden.subarray(index * width, (index + 1) * width);
+  const mean = hidden.mean.map(
+    (_, index) => tokens.reduce((sum, _token, position) => sum + row(position)[index]!, 0) / tokens.length,
+  );
+  for (const [actual, expected] of [
+    [row(tokens.length - 1), hidden.last],
+    [mean, hidden.mean],
+  ] as const) {
+    const largest = Math.max(...expected.map(Math.abs));
+    const worst = Math.max(...expected.map((value, index) => Math.abs(value - actual[index]!)));
+    expect(worst / largest).toBeLessThan(TOLERANCE);
+  }
+}
+
 async function withModel(
   path: string,
   changes: Partial<ModelLoadOptions>,
@@ -69,16 +86,21 @@ for (const name of GOLDEN_NAMES) {
     const whole = (model: LoadedModel) =>
       runStep(model, [{ sequence: 0, tokens: golden.tokens, start: 0 }])[0]!;
 
-    test("safetensors: logits as transformers computes them", async () => {
+    const compare = (model: LoadedModel) => {
+      expectClose(whole(model), golden);
+      expectHidden(model, golden);
+    };
+
+    test("safetensors: logits and hidden states as transformers computes them", async () => {
       const path = join(folder, name);
       writeHuggingFace(golden, path);
-      await withModel(path, {}, (model) => expectClose(whole(model), golden));
+      await withModel(path, {}, compare);
     });
 
     test("GGUF: the same", async () => {
       const path = join(folder, `${name}.gguf`);
       writeGgufTwin(golden, path);
-      await withModel(path, {}, (model) => expectClose(whole(model), golden));
+      await withModel(path, {}, compare);
     });
 
     test("chunks, company, threads and mapping do not change a bit", async () => {

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the reference logits of tiny random models, computed by transformers, into goldens/.
+"""Writes the reference logits and hidden states of tiny random models, computed by transformers, into goldens/.
 
 Run by hand when a model family is added; the results are checked in, the weights are not: both this script and
 tiny-checkpoint.ts compute them from the seed, the tensor's name and the element's index.
@@ -126,6 +126,7 @@ def make(name, seed):
             parameter.copy_(weight(seed, parameter_name, parameter.shape, norm_offset))
         tokens = [int((value + 1) / 2 * VOCABULARY) for value in uniform(seed, "prompt", PROMPT_TOKENS)]
         logits = model(torch.tensor([tokens]), use_cache=False).logits[0].double().numpy()
+        hidden = model.model(torch.tensor([tokens]), use_cache=False).last_hidden_state[0].double().numpy()
     best = np.sort(logits, axis=1)[:, ::-1]
     stored_config = json.loads(config.to_json_string())
     return dict(
@@ -137,6 +138,10 @@ def make(name, seed):
         top1=logits.argmax(axis=1).tolist(),
         margins=[float(f"{m:.6g}") for m in best[:, 0] - best[:, 1]],
         logits={row: [float(f"{v:.9g}") for v in logits[row]] for row in FULL_ROWS},
+        hidden=dict(
+            last=[float(f"{v:.9g}") for v in hidden[-1]],
+            mean=[float(f"{v:.9g}") for v in hidden.mean(axis=0)],
+        ),
     )
 
 

@@ -20,6 +20,8 @@ export interface Golden {
   readonly margins: readonly number[];
   /** All logits of some rows. */
   readonly logits: Readonly<Record<string, readonly number[]>>;
+  /** After the last norm: of the last token, and the mean over all tokens. */
+  readonly hidden: { readonly last: readonly number[]; readonly mean: readonly number[] };
 }
 
 const FOLDER = join(import.meta.dir, "goldens");
