@@ -66,10 +66,13 @@ function promptRefusal(request: GenerateRequest, limits: StepLimits): MistralErr
 }
 
 function rangeRefusal(request: GenerateRequest, limits: StepLimits): MistralError | null {
-  const { maxTokens, promptLogprobs, sampling } = request;
+  const { maxTokens, promptLogprobs, sampling, embedding } = request;
   const { topLogprobsMax, vocabularySize } = limits;
   if (!Number.isInteger(maxTokens) || maxTokens < 0) {
     return invalid("max_tokens", `max_tokens must be a whole number from 0, not ${maxTokens}`);
+  }
+  if (embedding !== undefined && (maxTokens > 0 || promptLogprobs >= 0)) {
+    return invalid("max_tokens", "an embedding comes without generated tokens and without log-probabilities");
   }
   for (const [parameter, count] of [
     ["logprobs", sampling.logprobs],

@@ -40,6 +40,8 @@ export class EngineCore {
   readonly #plan = createPlan();
   readonly #report = new ReportBuilder();
   readonly #writer: StepWriter;
+  /** Numbers in a hidden state. */
+  readonly #width: number;
   readonly #clock: () => number;
   readonly #queueTimeoutMs: number;
   #adjustmentTurn: Sequence | null = null;
@@ -59,6 +61,7 @@ export class EngineCore {
     checkLimits(runner.limits);
     this.#runner = runner;
     this.#writer = new StepWriter(runner.inputs, runner.limits);
+    this.#width = runner.outputs.hidden.length / runner.limits.rowsMax;
     this.#kv = new KvCache({ ...runner.limits, ...options });
     this.#clock = options.clock ?? (() => performance.now());
     this.#queueTimeoutMs = options.queueTimeoutMs ?? Number.POSITIVE_INFINITY;
@@ -253,13 +256,21 @@ export class EngineCore {
         sequence.promptReported = true;
       }
       if (plan.samples[index] === true) this.#sample(sequence, row++);
-      else if (!sequence.samples && sequence.computed === sequence.length) this.#end(sequence, "length");
+      else if (!sequence.samples && sequence.computed === sequence.length) this.#complete(sequence);
     }
   }
 
   #score(sequence: Sequence, row: number): void {
-    sequence.promptLogprobs.push(this.#logprob(row, sequence.request.promptLogprobs));
+    const { pooled, request } = sequence;
+    if (pooled === null) sequence.promptLogprobs.push(this.#logprob(row, request.promptLogprobs));
+    else pooled.add(this.#runner.outputs.hidden, row, this.#width);
     sequence.scored += 1;
+  }
+
+  /** Nothing is to be generated, and the prompt is done. */
+  #complete(sequence: Sequence): void {
+    if (sequence.pooled !== null) this.#report.embedding(sequence.id, sequence.pooled.mean());
+    this.#end(sequence, sequence.pooled === null ? "length" : "stop");
   }
 
   #sample(sequence: Sequence, row: number): void {

@@ -4,6 +4,7 @@
  */
 
 import type { ErrorCode } from "../errors.ts";
+import type { Pooling } from "./pooling.ts";
 
 /** Who goes first when requests wait: people at a screen, everybody, jobs that have time. */
 export type Priority = "interactive" | "normal" | "batch";
@@ -54,6 +55,8 @@ export interface GenerateRequest {
   readonly sampling: SamplingParameters;
   /** -1: none; n >= 0: also report the log-probability of each prompt token and its n best alternatives. */
   readonly promptLogprobs: number;
+  /** Asks for the prompt's hidden states, pooled, and for nothing else: with `maxTokens` 0 and no log-probabilities. */
+  readonly embedding?: Pooling;
   /** "normal" when absent. */
   readonly priority?: Priority;
   /** Requests share cached prefixes only with requests of the same salt; the empty one when absent. */
@@ -78,6 +81,8 @@ export interface Usage {
 /** What happened to one request; every request ends in exactly one `finish` or `error`. */
 export type GenerationEvent =
   | { readonly type: "prompt"; readonly logprobs: readonly (TokenLogprob | null)[] }
+  /** f32 `[width]`, as the model gives it after its last norm. */
+  | { readonly type: "embedding"; readonly vector: Float32Array }
   | {
       readonly type: "tokens";
       readonly tokens: readonly number[];

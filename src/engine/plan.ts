@@ -14,7 +14,7 @@ export interface Plan {
   /** First token to compute, and how many. */
   readonly starts: number[];
   readonly counts: number[];
-  /** Rows of logits that score prompt tokens; they come before the sampled row. */
+  /** Rows that score or embed prompt tokens; they come before the sampled row. */
   readonly scoreRows: number[];
   /** Whether the chunk reaches the last token, so that the next one is drawn from its logits. */
   readonly samples: boolean[];

@@ -5,6 +5,7 @@
 
 import { MistralError } from "../errors.ts";
 import { EngineCore } from "./engine-core.ts";
+import { collectWhenIdle } from "./idle-collection.ts";
 import { HEARTBEAT_MS } from "./limits.ts";
 import type { EngineCommand, EngineLoad, EngineMessage } from "./process-messages.ts";
 import { engineInfo, type LoadedRunner, type RunnerModule } from "./runner-module.ts";
@@ -28,6 +29,7 @@ async function load({ runnerModule, model, ...options }: EngineLoad): Promise<vo
     const runner = await loadModel(model);
     const core = new EngineCore(runner, options);
     service = { core, runner, loop: createLoop(core) };
+    collectWhenIdle(() => (core.hasWork ? null : core.statistics().steps));
     send({ type: "ready", info: engineInfo(model.path, runner), statistics: core.statistics() });
   } catch (error) {
     const known = error instanceof MistralError ? error : null;

@@ -3,6 +3,7 @@
 import { Adjustments } from "./adjustments.ts";
 import { type BlockHasher, type BlockScope, NO_PARENT } from "./block-hash.ts";
 import type { GenerateRequest, TokenLogprob } from "./messages.ts";
+import { MeanOfRows } from "./pooling.ts";
 import { PRIORITY_CLASS } from "./waiting-line.ts";
 
 export type SequenceState = "waiting" | "running" | "finished";
@@ -18,6 +19,8 @@ export class Sequence {
   readonly seedHigh: number;
   /** Null when no rule changes this sequence's logits. */
   readonly adjustments: Adjustments | null;
+  /** Collects the hidden states of an embedding; null for everything else. */
+  readonly pooled: MeanOfRows | null;
   state: SequenceState = "waiting";
   readonly priorityClass: number;
   /** The class it was last admitted with, which it may have risen to; before that its own. */
@@ -30,7 +33,10 @@ export class Sequence {
   length: number;
   /** Tokens whose keys and values are in the pool; chases `length`. */
   computed = 0;
-  /** Prompt positions whose log-probabilities are known; `promptLogprobs[scored]` is the last of them. */
+  /**
+   * Prompt positions whose rows were read, or need not be: their log-probabilities are known, `promptLogprobs[scored]`
+   * is the last of them; or their hidden states are in `pooled`.
+   */
   scored = 0;
   readonly promptLogprobs: (TokenLogprob | null)[] = [];
   promptReported: boolean;
@@ -69,6 +75,8 @@ export class Sequence {
     this.length = this.promptLength;
     this.promptReported = request.promptLogprobs < 0;
     if (!this.promptReported) this.promptLogprobs.push(null);
+    this.pooled = request.embedding === undefined ? null : new MeanOfRows();
+    if (request.embedding === "last") this.scored = this.promptLength - 1;
     this.adjustments = isAdjusted(request) ? new Adjustments(sampling, promptTokens) : null;
   }
 
@@ -80,7 +88,7 @@ export class Sequence {
     return this.length - this.promptLength;
   }
 
-  /** False for requests that only score their prompt. */
+  /** False for requests that only score or embed their prompt. */
   get samples(): boolean {
     return this.request.maxTokens > 0;
   }
@@ -89,8 +97,9 @@ export class Sequence {
     return this.adjustments === null ? 0 : this.adjustments.count;
   }
 
-  /** One past the last prompt position whose logits score a prompt token; 0 when nothing is to be scored. */
+  /** One past the last prompt position whose row is to be read; 0 for none. The last token's row scores no token. */
   get scoreEnd(): number {
+    if (this.pooled !== null) return this.promptLength;
     return this.request.promptLogprobs < 0 ? 0 : this.promptLength - 1;
   }
 

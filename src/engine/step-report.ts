@@ -3,14 +3,15 @@
 import type { MistralError } from "../errors.ts";
 import type { FinishReason, GenerationEvent, TokenLogprob, Usage } from "./messages.ts";
 
-export type PromptEvent = Extract<GenerationEvent, { type: "prompt" }>;
+/** What was read off a prompt: its scores, or its embedding. */
+export type PromptEvent = Extract<GenerationEvent, { type: "prompt" | "embedding" }>;
 /** The last event of a request. */
 export type TerminalEvent = Extract<GenerationEvent, { type: "finish" | "error" }>;
 
 export interface StepReport {
   /** Requests that were admitted for the first time. */
   readonly started: readonly number[];
-  /** Prompt scores; they come before the tokens of the same step. */
+  /** Prompt scores and embeddings; they come before the tokens of the same step. */
   readonly prompts: readonly { readonly id: number; readonly event: PromptEvent }[];
   /** The request of each new token. */
   readonly ids: Float64Array;
@@ -41,6 +42,10 @@ export class ReportBuilder {
 
   prompt(id: number, logprobs: readonly (TokenLogprob | null)[]): void {
     this.#prompts.push({ id, event: { type: "prompt", logprobs } });
+  }
+
+  embedding(id: number, vector: Float32Array): void {
+    this.#prompts.push({ id, event: { type: "embedding", vector } });
   }
 
   token(id: number, token: number, logprob: TokenLogprob | null): void {

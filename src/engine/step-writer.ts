@@ -106,7 +106,10 @@ function writeSampledRow(inputs: StepInputs, row: number, sequence: Sequence): v
   words[base + SAMPLING_PARAMETER.forced_token] = -1;
 }
 
-/** The row that scores the prompt token after `position`: it is forced, nothing is drawn. */
+/**
+ * The row that scores the prompt token after `position`: it is forced, nothing is drawn. Where only the hidden state
+ * is wanted any token will do.
+ */
 function writeScoredRow(inputs: StepInputs, row: number, sequence: Sequence, position: number): void {
   const base = row * SAMPLING_PARAMETER_WORDS;
   const words = inputs.samplingParameters;
@@ -119,5 +122,6 @@ function writeScoredRow(inputs: StepInputs, row: number, sequence: Sequence, pos
   words[base + SAMPLING_PARAMETER.seed_high] = 0;
   words[base + SAMPLING_PARAMETER.position] = position + 1;
   words[base + SAMPLING_PARAMETER.logprob_count] = sequence.request.promptLogprobs;
-  words[base + SAMPLING_PARAMETER.forced_token] = sequence.tokens[position + 1]!;
+  words[base + SAMPLING_PARAMETER.forced_token] =
+    sequence.pooled === null ? sequence.tokens[position + 1]! : 0;
 }

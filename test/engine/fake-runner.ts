@@ -52,6 +52,19 @@ export function fakeNextToken(history: Iterable<number>, vocabularySize: number)
   return spread(hash) % vocabularySize;
 }
 
+export const FAKE_WIDTH = 4;
+
+/** The hidden state after a history: numbers from -1 to 1. */
+export function fakeHidden(history: Iterable<number>): number[] {
+  let hash = EMPTY_HISTORY;
+  for (const token of history) hash = mix(hash, token);
+  return hiddenOf(hash);
+}
+
+function hiddenOf(history: number): number[] {
+  return Array.from({ length: FAKE_WIDTH }, (_, index) => (spread(mix(history, index)) >>> 8) / 2 ** 23 - 1);
+}
+
 export class FakeRunner implements ModelRunner {
   readonly limits: StepLimits;
   readonly inputs: StepInputs;
@@ -91,6 +104,7 @@ export class FakeRunner implements ModelRunner {
       logprobs: new Float32Array(limits.rowsMax),
       topTokens: new Int32Array(limits.rowsMax * limits.topLogprobsMax),
       topLogprobs: new Float32Array(limits.rowsMax * limits.topLogprobsMax),
+      hidden: new Float32Array(limits.rowsMax * FAKE_WIDTH),
     };
     this.#tokenAt = new Int32Array(limits.blockCount * limits.blockSize).fill(-1);
     this.#positionAt = new Int32Array(limits.blockCount * limits.blockSize).fill(-1);
@@ -226,6 +240,7 @@ export class FakeRunner implements ModelRunner {
     this.outputs.tokens[row] =
       forced >= 0 ? forced : spread(hash) % (this.#options.drawnMax ?? vocabularySize);
     this.outputs.logprobs[row] = -(spread(history) % 1000) / 100;
+    this.outputs.hidden.set(hiddenOf(history), row * FAKE_WIDTH);
     for (let index = 0; index < topLogprobsMax; index++) {
       const at = row * topLogprobsMax + index;
       this.outputs.topTokens[at] = index < count ? (spread(history) + index) % vocabularySize : -1;

@@ -64,7 +64,8 @@ export class KernelSampler implements ModelRunner {
     const compiled = device.createProgram(recorded.words, buffers);
     this.limits = limits;
     this.inputs = viewStepInputs(buffers[step.inputs.slot]!, step.inputs);
-    this.outputs = viewStepOutputs(buffers[step.outputs.slot]!, step.outputs);
+    const outputs = viewStepOutputs(buffers[step.outputs.slot]!, step.outputs);
+    this.outputs = { ...outputs, hidden: new Float32Array(0) };
     this.#logits = buffers[logitsSlot]!.f32(0, limits.rowsMax * VOCABULARY);
     this.#tokenAt = new Int32Array(limits.blockCount * limits.blockSize).fill(-1);
     this.#run = (dims) => compiled.run(dims);

@@ -48,6 +48,7 @@ export interface Outcome {
   readonly tokens: number[];
   readonly logprobs: (TokenLogprob | null)[];
   prompt: readonly (TokenLogprob | null)[] | null;
+  embedding: readonly number[] | null;
   end: TerminalEvent | null;
 }
 
@@ -58,7 +59,7 @@ export class Outcomes {
   of(id: number): Outcome {
     let outcome = this.byId.get(id);
     if (outcome === undefined) {
-      outcome = { tokens: [], logprobs: [], prompt: null, end: null };
+      outcome = { tokens: [], logprobs: [], prompt: null, embedding: null, end: null };
       this.byId.set(id, outcome);
     }
     return outcome;
@@ -69,7 +70,9 @@ export class Outcomes {
       const outcome = this.#live(id);
       if (outcome.prompt !== null || outcome.tokens.length > 0)
         throw new Error(`late prompt scores of ${id}`);
-      outcome.prompt = event.logprobs;
+      if (event.type === "prompt") outcome.prompt = event.logprobs;
+      else if (outcome.embedding !== null) throw new Error(`a second embedding of ${id}`);
+      else outcome.embedding = [...event.vector];
     }
     for (let index = 0; index < report.ids.length; index++) {
       const outcome = this.#live(report.ids[index]!);
