@@ -86,7 +86,7 @@ fn multiply(
         var slab = span + l.headerBytes();
         for (0..l.slabsPerSpan()) |_| {
             // Single tokens are bound by memory: ask for what comes next.
-            if (tokens <= 2) inline for (0..comptime l.slabBytes() / 64) |line| @prefetch(slab + 2048 + 64 * line, .{ .locality = 3 });
+            if (tokens <= 2) inline for (0..comptime l.slabBytes() / 64) |line| @prefetch(slab + 4096 + 64 * line, .{ .locality = 3 });
             inline for (0..comptime l.subs()) |sub| addPart(l, tokens, layouts.scaleOf(l, head, slab, sub), slab, sub, records, &acc);
             slab += l.slabBytes();
             records += stride;
