@@ -3,11 +3,12 @@
  * the HTTP server, then listens. Everything slow runs beside the engines' load.
  */
 
-import { explainSettings } from "../../config/explain.ts";
+import { explainSettings, reportSettings } from "../../config/explain.ts";
 import type { Resolution } from "../../config/resolve.ts";
 import type { Settings } from "../../config/settings.ts";
 import { showSource } from "../../config/sources.ts";
 import type { ProcessEngine } from "../../engine/engine-client.ts";
+import { collectWhenIdle } from "../../engine/idle-collection.ts";
 import { MistralError } from "../../errors.ts";
 import type { RunningServer } from "../../server/listen.ts";
 import type { ModelRegistry } from "../../server/model-registry.ts";
@@ -63,14 +64,20 @@ export async function serve(resolution: Resolution): Promise<void> {
     hostname: settings.host,
     port: settings.port,
     models: served,
-    settings: forServer,
+    settings: { ...forServer, describeSettings: () => reportSettings("serve", resolution) },
     idleTimeoutSeconds: IDLE_TIMEOUT_SECONDS,
     ...(tls === undefined ? {} : { tls }),
   });
   targets.server = server;
+  collectWhenIdle(() => (server.openRequests > 0 ? null : stepsOf(served)));
   report(settings, loaded, server, log);
   const warning = exposureWarning(settings, forServer);
   if (warning !== undefined) log.write("warning", warning);
+}
+
+/** Steps that all engines have taken. */
+function stepsOf(models: ModelRegistry): number {
+  return models.list().reduce((sum, { engine }) => sum + engine.statistics().steps, 0);
 }
 
 /** Loading can take long; an address in use is said before it. */
