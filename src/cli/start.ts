@@ -4,7 +4,6 @@
  */
 
 import { join } from "node:path";
-import { resolveSettings } from "../config/resolve.ts";
 import { MistralError } from "../errors.ts";
 import { exitWith } from "./failure.ts";
 import { PROJECT_ROOT, setup } from "./setup.ts";
@@ -30,6 +29,7 @@ async function build(options: readonly string[]): Promise<void> {
       `build does not know ${unknown}; it takes --all (every instruction-set level) or nothing (this machine's)`,
     );
   }
+  const { resolveSettings } = await import("../config/resolve.ts");
   for (const warning of resolveSettings("build", { environment: process.env }).warnings) {
     process.stderr.write(`warning: ${warning}\n`);
   }
