@@ -51,6 +51,7 @@ class CheckingRunner implements ModelRunner {
       logprobs: new Float32Array(workload.batch),
       topTokens: new Int32Array(workload.batch),
       topLogprobs: new Float32Array(workload.batch),
+      hidden: new Float32Array(0),
     };
   }
 
