@@ -1,6 +1,7 @@
 /**
- * Which chat template a model has. A model can bring several; the strongest source that exists wins: a template
- * given explicitly, `chat_template.jinja`, `tokenizer_config.json`, `chat_template.json`, GGUF metadata.
+ * Which chat template a model has. A model can bring several; the strongest source that exists wins, as mistral.rs
+ * has them: an explicit template, `processor_config.json`, a given file, `chat_template.jinja`,
+ * `tokenizer_config.json`, `chat_template.json`, GGUF metadata.
  */
 
 import { existsSync, readFileSync } from "node:fs";
@@ -13,9 +14,19 @@ export interface ChatTemplateSource {
   readonly from: string;
   readonly template: string;
   readonly toolUse: string | undefined;
+  /** Special tokens that came with a given file; they stand in for the tokenizer's. */
+  readonly special?: GivenSpecialTexts;
+}
+
+export interface GivenSpecialTexts {
+  readonly bosText?: string;
+  readonly eosText?: string;
+  readonly unkText?: string;
 }
 
 export interface ChatTemplatePlaces {
+  /** A `.jinja` file that the user gave and that is stronger than everything (`--jinja-explicit`). */
+  readonly explicitFile?: string | undefined;
   /** A `.jinja` file, or a `.json` file with a `chat_template`, that the user gave. */
   readonly file?: string | undefined;
   /** The folder of the model's Hugging Face files. */
@@ -62,11 +73,34 @@ function fromText(path: string): ChatTemplateSource | undefined {
     : undefined;
 }
 
-function fromFile(path: string): ChatTemplateSource {
-  const parameter = "chat-template";
-  const read = { ".jinja": fromText, ".json": fromJson }[extname(path)];
+/** `bos_token` and its like beside a template: texts, or objects with a `content` as tokenizers have them. */
+function specialFromJson(path: string): GivenSpecialTexts {
+  const stored = readJson(path);
+  const textOf = (name: string): string | undefined => {
+    const value = stored[name];
+    if (value === undefined || value === null) return undefined;
+    const text = typeof value === "object" ? (value as { readonly content?: unknown }).content : value;
+    if (typeof text !== "string") throw invalid(path, `${name} is not a text`);
+    return text;
+  };
+  const texts = { bosText: textOf("bos_token"), eosText: textOf("eos_token"), unkText: textOf("unk_token") };
+  return Object.fromEntries(Object.entries(texts).filter(([, text]) => text !== undefined));
+}
+
+function fromGivenJson(path: string): ChatTemplateSource | undefined {
+  const source = fromJson(path);
+  return source === undefined ? undefined : { ...source, special: specialFromJson(path) };
+}
+
+function fromFile(
+  path: string,
+  parameter: string,
+  readers: Readonly<Record<string, (path: string) => ChatTemplateSource | undefined>>,
+): ChatTemplateSource {
+  const read = readers[extname(path)];
   if (read === undefined) {
-    throw new MistralError("invalid_configuration", `${path}: a chat template is a .jinja or a .json file`, {
+    const allowed = Object.keys(readers).join(" or a ");
+    throw new MistralError("invalid_configuration", `${path}: a chat template is a ${allowed} file`, {
       parameter,
     });
   }
@@ -86,8 +120,12 @@ function fromGguf(metadata: ReadonlyMap<string, unknown>): ChatTemplateSource | 
  * `invalid_configuration` for a file that was asked for and cannot be used, `invalid_model_file` for malformed ones.
  */
 export function findChatTemplate(places: ChatTemplatePlaces): ChatTemplateSource | undefined {
-  const { file, folder, ggufMetadata } = places;
-  if (file !== undefined) return fromFile(file);
+  const { explicitFile, file, folder, ggufMetadata } = places;
+  if (explicitFile !== undefined) return fromFile(explicitFile, "--jinja-explicit", { ".jinja": fromText });
+  const ofProcessor = folder === undefined ? undefined : fromJson(join(folder, "processor_config.json"));
+  if (ofProcessor !== undefined) return ofProcessor;
+  if (file !== undefined)
+    return fromFile(file, "--chat-template", { ".jinja": fromText, ".json": fromGivenJson });
   const found =
     folder === undefined
       ? undefined

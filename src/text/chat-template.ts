@@ -3,9 +3,11 @@
  * the messages; the language is the Jinja library's, corrected in jinja/ where it is not Python's.
  */
 
-import { Environment, parse, tokenize } from "@huggingface/jinja";
+import { Environment } from "@huggingface/jinja";
 import { MistralError } from "../errors.ts";
-import { markOutput, PythonInterpreter } from "./jinja/python-interpreter.ts";
+import { RENDER_LIMITS, type RenderLimits } from "./jinja/limits.ts";
+import { PythonInterpreter } from "./jinja/python-interpreter.ts";
+import { type Program, readTemplate } from "./jinja/read-template.ts";
 import {
   callable,
   integer,
@@ -80,11 +82,9 @@ function globals(now: () => Date): Map<string, Value> {
   ]);
 }
 
-function parseTemplate(source: string): Parameters<PythonInterpreter["run"]>[0] {
+function parseTemplate(source: string): Program {
   try {
-    const program = parse(tokenize(source, { trim_blocks: true, lstrip_blocks: true }));
-    markOutput(program);
-    return program;
+    return readTemplate(source);
   } catch (cause) {
     const { message } = cause as Error;
     throw new MistralError("invalid_model_file", `the chat template cannot be read: ${message}`, { cause });
@@ -108,12 +108,13 @@ function variables(input: ChatTemplateInput, special: SpecialTexts): Record<stri
 /**
  * Compiles a chat template. Throws `invalid_model_file` when it is not Jinja. Rendering throws `invalid_request`
  * with the template's own message when the template refuses the conversation (`raise_exception`), and with the
- * reason when it cannot be rendered with it. `now` is the clock of `strftime_now`.
+ * reason when it cannot be rendered with it, or not within `limits`. `now` is the clock of `strftime_now`.
  */
 export function chatTemplateFrom(
   source: string,
   special: SpecialTexts,
   now: () => Date = () => new Date(),
+  limits: RenderLimits = RENDER_LIMITS,
 ): ChatTemplate {
   const program = parseTemplate(source);
   const shared = globals(now);
@@ -126,7 +127,7 @@ export function chatTemplateFrom(
         if (value !== undefined) environment.setVariable(name, toValue(value));
       }
       try {
-        return str(new PythonInterpreter(environment).run(program));
+        return str(new PythonInterpreter(environment, limits).run(program));
       } catch (cause) {
         if (cause instanceof MistralError) throw cause;
         const { message } = cause as Error;

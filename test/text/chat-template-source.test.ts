@@ -33,6 +33,7 @@ const codeOf = (run: () => unknown): string => {
 test("the strongest source wins, one after the other", () => {
   const files: Record<string, unknown> = {
     "given.jinja": "given",
+    "processor_config.json": { chat_template: "processor config" },
     "chat_template.jinja": "jinja file",
     "tokenizer_config.json": { chat_template: "tokenizer config" },
     "chat_template.json": { chat_template: "json file" },
@@ -40,7 +41,11 @@ test("the strongest source wins, one after the other", () => {
   const ggufMetadata = gguf({ "tokenizer.chat_template": "gguf" });
   const found = () => findChatTemplate({ folder: folderOf(files), ggufMetadata })?.template;
   const given = join(folderOf(files), "given.jinja");
-  expect(findChatTemplate({ file: given, folder: folderOf(files), ggufMetadata })?.template).toBe("given");
+  const withFile = () => findChatTemplate({ file: given, folder: folderOf(files), ggufMetadata })?.template;
+  expect(findChatTemplate({ explicitFile: given, folder: folderOf(files) })?.template).toBe("given");
+  expect([withFile(), found()]).toEqual(["processor config", "processor config"]);
+  files["processor_config.json"] = { image_size: 1 };
+  expect(withFile()).toBe("given");
   expect(found()).toBe("jinja file");
   delete files["chat_template.jinja"];
   expect(found()).toBe("tokenizer config");
@@ -85,4 +90,19 @@ test("a file that was asked for must be usable", () => {
   expect(
     codeOf(() => findChatTemplate({ folder: folderOf({ "tokenizer_config.json": { chat_template: 5 } }) })),
   ).toBe("invalid_model_file");
+});
+
+test("a given JSON file may bring special tokens; the model's own files may not", () => {
+  const content = { chat_template: "T", bos_token: "<b>", eos_token: { content: "<e>" }, unk_token: null };
+  const given = join(folderOf({ "given.json": content }), "given.json");
+  expect(findChatTemplate({ file: given })?.special).toEqual({ bosText: "<b>", eosText: "<e>" });
+  expect(findChatTemplate({ folder: folderOf({ "chat_template.json": content }) })?.special).toBeUndefined();
+  const wrong = join(folderOf({ "given.json": { ...content, bos_token: 1 } }), "given.json");
+  expect(codeOf(() => findChatTemplate({ file: wrong }))).toBe("invalid_model_file");
+});
+
+test("an explicit template is a .jinja file", () => {
+  const given = join(folderOf({ "given.json": { chat_template: "T" } }), "given.json");
+  expect(codeOf(() => findChatTemplate({ explicitFile: given }))).toBe("invalid_configuration");
+  expect(codeOf(() => findChatTemplate({ explicitFile: "/nowhere/x.jinja" }))).toBe("invalid_configuration");
 });

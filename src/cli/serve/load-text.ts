@@ -82,14 +82,17 @@ function loadTemplate(
   files: TemplateFiles,
 ): { readonly from: string; readonly chatTemplate: ChatTemplate } | undefined {
   const found = findChatTemplate({
-    file: files.jinjaExplicit ?? files.chatTemplate,
+    explicitFile: files.jinjaExplicit,
+    file: files.chatTemplate,
     // Files that happen to lie beside a GGUF file may belong to another model.
     ...(checkpoint.format === "gguf" ? { ggufMetadata: checkpoint.metadata } : { folder: checkpoint.folder }),
   });
   if (found === undefined) return undefined;
-  const plain = chatTemplateFrom(found.template, tokenizer);
+  const { bosText, eosText, unkText } = tokenizer;
+  const special = { bosText, eosText, unkText, ...found.special };
+  const plain = chatTemplateFrom(found.template, special);
   if (found.toolUse === undefined) return { from: found.from, chatTemplate: plain };
-  const forTools = chatTemplateFrom(found.toolUse, tokenizer);
+  const forTools = chatTemplateFrom(found.toolUse, special);
   const chatTemplate: ChatTemplate = {
     source: plain.source,
     render: (input) => ((input.tools?.length ?? 0) > 0 ? forTools : plain).render(input),

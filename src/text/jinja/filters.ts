@@ -1,5 +1,6 @@
 /** Filters that the Jinja library lacks, or that it applies to fewer kinds of values than Jinja does. */
 
+import { escapeHtml } from "./markup.ts";
 import { toJson } from "./python-json.ts";
 import { type Arguments, capitalize, strip, title } from "./string-methods.ts";
 import {
@@ -8,8 +9,10 @@ import {
   entriesOf,
   equals,
   float,
+  generator,
   integer,
   isInteger,
+  isLazy,
   isMissing,
   isNone,
   isText,
@@ -18,6 +21,7 @@ import {
   keyValue,
   list,
   mapping,
+  markup,
   missing,
   str,
   text,
@@ -39,8 +43,12 @@ function sequence(value: Value, filter: string): Value[] {
 }
 
 /** The length as Python's `len` counts it: code points of a string. */
-export function lengthOf(value: Value): number {
-  return sequence(value, "length").length;
+function lengthOf(value: Value): number {
+  if (isLazy(value) && value.isGenerator) throw new TypeError("length: a generator has none");
+  if (!isText(value)) return sequence(value, "length").length;
+  let count = 0;
+  for (const _ of value.value) count += 1;
+  return count;
 }
 
 function indentOf(value: Value | undefined): string | undefined {
@@ -101,7 +109,7 @@ function unique(value: Value, args: Arguments): Value {
   const key = keyed(args, 1);
   const folded = (item: Value): Value => (isText(item) ? text(item.value.toLowerCase()) : item);
   const seen: Value[] = [];
-  return list(
+  return generator(
     sequence(value, "unique").filter((item) => {
       const mark = folded(key(item));
       if (seen.some((other) => equals(other, mark))) return false;
@@ -150,22 +158,11 @@ function round(value: Value, args: Arguments): Value {
   return float((up ? down + 1 : down) / scale);
 }
 
-function escapeHtml(value: Value): Value {
-  const escapes: Readonly<Record<string, string>> = {
-    "&": "&amp;",
-    "<": "&lt;",
-    ">": "&gt;",
-    '"': "&#34;",
-    "'": "&#39;",
-  };
-  return text(str(value).replace(/[&<>"']/g, (character) => escapes[character]!));
-}
-
 function items(value: Value): Value {
   const entries = entriesOf(value);
   if (entries === undefined && !isMissing(value))
     throw new TypeError("items: can only get item pairs from a mapping");
-  return list([...(entries ?? [])].map(([key, item]) => tuple([keyValue(key), item])));
+  return generator([...(entries ?? [])].map(([key, item]) => tuple([keyValue(key), item])));
 }
 
 function dictsort(value: Value, args: Arguments): Value {
@@ -193,7 +190,8 @@ function first(value: Value): Value {
 
 function reverse(value: Value): Value {
   const reversed = sequence(value, "reverse").toReversed();
-  return isText(value) ? text(reversed.map(str).join("")) : list(reversed);
+  if (isText(value)) return text(reversed.map(str).join(""));
+  return isLazy(value) && value.isGenerator ? list(reversed) : generator(reversed);
 }
 
 /** Each filter, by its Jinja name. Filters not listed are the library's. */
@@ -214,7 +212,11 @@ export const FILTERS: Readonly<Record<string, Filter>> = {
   count: (value) => integer(lengthOf(value)),
   list: (value) => list(sequence(value, "list")),
   first,
-  last: (value) => sequence(value, "last").at(-1) ?? missing(),
+  last: (value) => {
+    if (isLazy(value) && value.isGenerator)
+      throw new TypeError("last: a generator cannot be read from its end");
+    return sequence(value, "last").at(-1) ?? missing();
+  },
   reverse,
   join: (value, args) => {
     const key = keyed(args, 1);
@@ -234,6 +236,7 @@ export const FILTERS: Readonly<Record<string, Filter>> = {
   round,
   e: escapeHtml,
   escape: escapeHtml,
-  safe: (value) => value,
+  forceescape: (value) => escapeHtml(text(str(value))),
+  safe: (value) => markup(str(value)),
   bool: (value) => boolean(value.__bool__().value),
 };

@@ -1,5 +1,7 @@
 /** What operators and methods of dictionaries mean in Python, where the Jinja library has them otherwise. */
 
+import type { RenderBudget } from "./limits.ts";
+import { escapeHtml, marked } from "./markup.ts";
 import type { Arguments } from "./string-methods.ts";
 import {
   boolean,
@@ -7,17 +9,22 @@ import {
   entriesOf,
   equals,
   isInteger,
+  isIterable,
+  isLazy,
+  isMarkup,
   isMissing,
   isText,
   itemsOf,
   iterate,
   keyValue,
   list,
+  markup,
   none,
   str,
   text,
   tuple,
   type Value,
+  view,
 } from "./values.ts";
 
 /** The methods of Python's `dict` that templates use; undefined for other names. */
@@ -29,18 +36,27 @@ export function dictionaryMethod(
     case "get":
       return ({ positional: [key, otherwise] }) => entries.get(key?.value) ?? otherwise ?? none();
     case "items":
-      return () => list([...entries].map(([key, item]) => tuple([keyValue(key), item])));
+      return () =>
+        view(
+          [...entries].map(([key, item]) => tuple([keyValue(key), item])),
+          "dict_items",
+        );
     case "keys":
-      return () => list([...entries.keys()].map(keyValue));
+      return () => view([...entries.keys()].map(keyValue), "dict_keys");
     case "values":
-      return () => list([...entries.values()]);
+      return () => view([...entries.values()], "dict_values");
     default:
       return undefined;
   }
 }
 
 /** The operators that mean something else in Python, or work on more; undefined for all others. */
-export function pythonOperation(operator: string, left: Value, right: Value): Value | undefined {
+export function pythonOperation(
+  operator: string,
+  left: Value,
+  right: Value,
+  budget: RenderBudget,
+): Value | undefined {
   switch (operator) {
     case "==":
       return boolean(equals(left, right));
@@ -60,9 +76,11 @@ export function pythonOperation(operator: string, left: Value, right: Value): Va
     case ">=":
       return ordered(operator, left, right);
     case "*":
-      return repeated(left, right) ?? repeated(right, left);
+      return repeated(left, right, budget) ?? repeated(right, left, budget);
     case "+":
-      if (isText(left) !== isText(right)) throw new TypeError(`cannot add ${left.type} and ${right.type}`);
+      if (isText(left) !== isText(right) || isLazy(left) || isLazy(right))
+        throw new TypeError(`cannot add ${left.type} and ${right.type}`);
+      if (isMarkup(left) || isMarkup(right)) return markup(str(escapeHtml(left)) + str(escapeHtml(right)));
       return undefined;
     case "%":
       return modulo(left, right);
@@ -75,8 +93,9 @@ export function pythonOperation(operator: string, left: Value, right: Value): Va
 export function pythonTest(name: string, value: Value): boolean | undefined {
   switch (name) {
     case "iterable":
+      return isMissing(value) || isIterable(value);
     case "sequence":
-      return isMissing(value) || iterate(value) !== undefined;
+      return isMissing(value) || (isIterable(value) && !isLazy(value));
     case "float":
       return value.type === "FloatValue";
     case "number":
@@ -89,7 +108,7 @@ export function pythonTest(name: string, value: Value): boolean | undefined {
 function contains(container: Value, item: Value): Value | undefined {
   const entries = entriesOf(container);
   if (entries !== undefined) return boolean(entries.has(item.value));
-  const items = itemsOf(container);
+  const items = isLazy(container) ? iterate(container as Value) : itemsOf(container);
   if (items !== undefined) return boolean(items.some((other) => equals(other, item)));
   if (isMissing(container)) return boolean(false);
   return undefined;
@@ -103,21 +122,29 @@ function ordered(operator: string, left: Value, right: Value): Value | undefined
   return boolean(operator === ">" ? order > 0 : order >= 0);
 }
 
-function repeated(value: Value, count: Value): Value | undefined {
+function repeated(value: Value, count: Value, budget: RenderBudget): Value | undefined {
   if (!isInteger(count)) return undefined;
   const times = Math.max(0, count.value);
-  if (isText(value)) return text(value.value.repeat(times));
+  if (isText(value)) {
+    budget.requireCharacters(value.value.length * times);
+    const repetition = text(value.value.repeat(times));
+    return isMarkup(value) ? marked(repetition) : repetition;
+  }
   const items = itemsOf(value);
-  return items === undefined ? undefined : list(Array.from({ length: times }, () => items).flat());
+  if (items === undefined) return undefined;
+  budget.requireItems(items.length * times);
+  return list(Array.from({ length: times }, () => items).flat());
 }
 
 /** The remainder has the sign of the divisor; on a string `%` formats. */
 function modulo(left: Value, right: Value): Value | undefined {
   if (isText(left)) {
-    const values = (itemsOf(right) ?? [right]).map(str);
-    return text(
-      left.value.replace(/%([sd%])/g, (_, kind: string) => (kind === "%" ? "%" : (values.shift() ?? ""))),
+    const safe = isMarkup(left);
+    const values = (itemsOf(right) ?? [right]).map((value) => str(safe ? escapeHtml(value) : value));
+    const formatted = left.value.replace(/%([sd%])/g, (_, kind: string) =>
+      kind === "%" ? "%" : (values.shift() ?? ""),
     );
+    return safe ? markup(formatted) : text(formatted);
   }
   if (!isInteger(left) || !isInteger(right) || right.value === 0) return undefined;
   return keyValue(left.value - right.value * Math.floor(left.value / right.value));

@@ -5,13 +5,19 @@
 
 import { type Environment, Interpreter } from "@huggingface/jinja";
 import { attributeOf, FILTERS } from "./filters.ts";
+import { requireRoom } from "./growth.ts";
+import { RenderBudget, type RenderLimits } from "./limits.ts";
+import { keepMark, marked, markupMethod } from "./markup.ts";
 import { dictionaryMethod, pythonOperation, pythonTest } from "./operators.ts";
 import { type Arguments, STRING_METHODS } from "./string-methods.ts";
 import {
   boolean,
   callable,
   entriesOf,
+  generator,
   isInteger,
+  isLazy,
+  isMarkup,
   isMissing,
   isNone,
   isText,
@@ -52,6 +58,10 @@ interface Filtered extends Node {
 interface Loop extends Node {
   readonly iterable: Node & { readonly lhs?: Node };
 }
+interface Assigned extends Node {
+  readonly value: Node | null;
+  readonly body: readonly Node[];
+}
 interface Tested extends Node {
   readonly operand: Node;
   readonly negate: boolean;
@@ -62,30 +72,23 @@ interface Keyword extends Node {
   readonly value: Node;
 }
 
-/** Statements that make no output of their own. */
-const SILENT = new Set(["Set", "Macro", "Comment", "Break", "Continue"]);
-/** Statements whose output is already text. */
-const BLOCKS = new Set(["If", "For", "CallStatement", "FilterStatement", "Program"]);
-
-/** Marks expressions that are printed: `{{ x }}`, which the tree does not tell from other expressions. */
-export function markOutput(node: unknown): void {
-  if (typeof node !== "object" || node === null) return;
-  const holder = node as Record<string, unknown>;
-  for (const key of ["body", "alternate", "defaultBlock"]) {
-    const statements = holder[key];
-    if (!Array.isArray(statements)) continue;
-    holder[key] = statements.map((statement: Node) => {
-      if (SILENT.has(statement.type) || BLOCKS.has(statement.type)) {
-        markOutput(statement);
-        return statement;
-      }
-      return statement.type === "StringLiteral" ? statement : { type: "Output", expression: statement };
-    });
-  }
-}
-
 export class PythonInterpreter extends Interpreter {
+  readonly #budget: RenderBudget;
+
+  /** `limits` are of everything that this interpreter evaluates. */
+  constructor(environment: Environment, limits: RenderLimits) {
+    super(environment);
+    this.#budget = new RenderBudget(limits);
+  }
+
   override evaluate(statement: Statement | undefined, environment: Environment): Value {
+    const value = this.evaluated(statement, environment);
+    if (isText(value)) this.#budget.requireCharacters(value.value.length);
+    else this.#budget.requireItems(itemsOf(value)?.length ?? 0);
+    return value;
+  }
+
+  private evaluated(statement: Statement | undefined, environment: Environment): Value {
     const node = statement as unknown as Node | undefined;
     switch (node?.type) {
       case "Value":
@@ -106,6 +109,8 @@ export class PythonInterpreter extends Interpreter {
         return this.tested(node as Tested, environment);
       case "ObjectLiteral":
         return this.dictionary((node as unknown as { value: Map<Node, Node> }).value, environment);
+      case "Set":
+        return this.assigned(node as Assigned, environment);
       case "For":
         return this.loop(node as Loop, environment);
       default:
@@ -126,7 +131,7 @@ export class PythonInterpreter extends Interpreter {
     if (operator === "and" || operator === "or") return this.library(node, environment);
     const left = this.value(node.left, environment);
     const right = this.value(node.right, environment);
-    const own = pythonOperation(operator, left, right);
+    const own = pythonOperation(operator, left, right, this.#budget);
     return own ?? this.library({ ...node, left: known(left), right: known(right) } as Binary, environment);
   }
 
@@ -138,7 +143,8 @@ export class PythonInterpreter extends Interpreter {
       : (node.filter as { value: string }).value;
     const args = isCall ? this.arguments((node.filter as Call).args, environment) : NO_ARGUMENTS;
     const filter = Object.hasOwn(FILTERS, name) ? FILTERS[name] : undefined;
-    if (filter !== undefined) return filter(operand, args);
+    requireRoom(name, operand, args, this.#budget);
+    if (filter !== undefined) return keepMark(name, operand, filter(operand, args));
     const special = this.higherOrder(name, operand, args, environment);
     return special ?? this.library({ ...node, operand: known(operand) } as Filtered, environment);
   }
@@ -171,14 +177,14 @@ export class PythonInterpreter extends Interpreter {
       const items = iterate(operand) ?? [];
       if (attribute !== undefined) {
         const otherwise = args.named.get("default") ?? missing();
-        return list(items.map((item) => orElse(attributeOf(item, str(attribute)), otherwise)));
+        return generator(items.map((item) => orElse(attributeOf(item, str(attribute)), otherwise)));
       }
       const filter = {
         type: "CallExpression",
         callee: { type: "Identifier", value: str(first!) },
         args: rest.map(known),
       };
-      return list(
+      return generator(
         items.map((item) =>
           this.filtered({ type: "FilterExpression", operand: known(item), filter }, environment),
         ),
@@ -188,7 +194,7 @@ export class PythonInterpreter extends Interpreter {
     if (selects === null) return undefined;
     const byAttribute = selects[2] !== undefined;
     const [testName, ...parameters] = byAttribute ? rest : args.positional;
-    return list(
+    return generator(
       (iterate(operand) ?? []).filter((item) => {
         const subject = byAttribute ? attributeOf(item, str(first!)) : item;
         const holds =
@@ -217,7 +223,8 @@ export class PythonInterpreter extends Interpreter {
       in: "in",
     };
     const operator = operators[name] ?? (/^([=!<>]=|[<>])$/.test(name) ? name : undefined);
-    if (operator !== undefined) return pythonOperation(operator, subject, parameters[0]!)?.value === true;
+    if (operator !== undefined)
+      return pythonOperation(operator, subject, parameters[0]!, this.#budget)?.value === true;
     const node = {
       type: "TestExpression",
       operand: known(subject),
@@ -245,7 +252,11 @@ export class PythonInterpreter extends Interpreter {
     environment: Environment,
   ): Value | undefined {
     if (isText(object) && Object.hasOwn(STRING_METHODS, name)) {
-      return STRING_METHODS[name]!(object.value, this.arguments(nodes, environment));
+      const args = this.arguments(nodes, environment);
+      requireRoom(name, object, args, this.#budget);
+      return isMarkup(object)
+        ? markupMethod(object.value, name, args)
+        : STRING_METHODS[name]!(object.value, args);
     }
     const entries = entriesOf(object);
     const method = entries === undefined ? undefined : dictionaryMethod(entries, name);
@@ -255,6 +266,12 @@ export class PythonInterpreter extends Interpreter {
   private member(node: Member, environment: Environment): Value {
     const object = this.value(node.object, environment);
     if (isMissing(object)) throw new Error(`${describe(node.object)} is undefined`);
+    if (isLazy(object)) return missing();
+    const part = this.part(node, object, environment);
+    return isMarkup(object) ? marked(part) : part;
+  }
+
+  private part(node: Member, object: Value, environment: Environment): Value {
     if (node.computed && node.property.type !== "SliceExpression") {
       const key = this.value(node.property, environment);
       const entries = entriesOf(object);
@@ -280,12 +297,20 @@ export class PythonInterpreter extends Interpreter {
     return mapping(entries);
   }
 
+  /** What a block makes is evaluated as a whole, so that it counts against the limits. */
+  private assigned(node: Assigned, environment: Environment): Value {
+    if (node.value !== null) return this.library(node, environment);
+    const block = this.value({ type: "Program", body: node.body } as Node, environment);
+    return this.library({ ...node, value: known(block) } as Assigned, environment);
+  }
+
   private loop(node: Loop, environment: Environment): Value {
     const { iterable } = node;
     const filtered = iterable.type === "SelectExpression";
     const subject = this.value(filtered ? iterable.lhs! : iterable, environment);
     const items = iterate(subject) ?? (isMissing(subject) ? [] : undefined);
     if (items === undefined) throw new TypeError(`${describe(iterable)} is not iterable`);
+    this.#budget.requireItems(items.length);
     // Unpacking is for lists only in the library.
     const plain = list(items.map((item) => (item.type === "TupleValue" ? list(itemsOf(item)!) : item)));
     const replaced = filtered ? { ...iterable, lhs: known(plain) } : known(plain);

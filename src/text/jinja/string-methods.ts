@@ -16,8 +16,7 @@ import {
 } from "./values.ts";
 
 const WHITE_SPACE = "\\t-\\r\\x1c-\\x20\\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000";
-const SPACE_AT_START = new RegExp(`^[${WHITE_SPACE}]+`, "u");
-const SPACE_AT_END = new RegExp(`[${WHITE_SPACE}]+$`, "u");
+const SPACE = new RegExp(`[${WHITE_SPACE}]`);
 const SPACES = new RegExp(`[${WHITE_SPACE}]+`, "u");
 const LINE_END = "\\r\\n|[\\n\\r\\v\\f\\x1c-\\x1e\\x85\\u2028\\u2029]";
 const LINE_ENDS = new RegExp(LINE_END);
@@ -27,8 +26,12 @@ type Side = "left" | "right" | "both";
 /** Python's strip: white space, or any of the characters given. */
 export function strip(value: string, side: Side, characters?: string): string {
   if (characters === undefined) {
-    const trimmed = side === "right" ? value : value.replace(SPACE_AT_START, "");
-    return side === "left" ? trimmed : trimmed.replace(SPACE_AT_END, "");
+    // No regular expression: one for the end takes the square of the white space inside.
+    let start = 0;
+    let end = value.length;
+    if (side !== "right") while (start < end && SPACE.test(value[start]!)) start++;
+    if (side !== "left") while (end > start && SPACE.test(value[end - 1]!)) end--;
+    return value.slice(start, end);
   }
   const set = new Set(characters);
   const all = Array.from(value);

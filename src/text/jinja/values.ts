@@ -26,7 +26,49 @@ const FunctionValue = constructorOf(() => null);
 const TupleValue = new Interpreter().evaluate(parse(tokenize("{{ (1, 2) }}")).body[0], new Environment())
   .constructor as Constructor;
 
+/** Only that they can be derived from: what the library's classes are beyond that, `Value` says. */
+type Base = new (value: unknown) => { readonly value: unknown };
+
+class MarkupValue extends (StringValue as unknown as Base) {}
+
+/**
+ * What Python makes without making its items: it can be iterated over, but has no index and no JSON. The library
+ * takes it for a list.
+ */
+class LazyValue extends (ArrayValue as unknown as Base) {
+  readonly type = "LazyValue";
+  declare value: Value[];
+  /** As Python names it. */
+  readonly kind: string;
+
+  constructor(items: readonly Value[], kind: string) {
+    super([...items]);
+    this.kind = kind;
+  }
+
+  /** A generator gives its items once, and does not know how many they are. */
+  get isGenerator(): boolean {
+    return this.kind === "generator";
+  }
+
+  __bool__(): Value {
+    return boolean(this.isGenerator || this.value.length > 0);
+  }
+
+  take(): Value[] {
+    const items = this.value;
+    if (this.isGenerator) this.value = [];
+    return items;
+  }
+}
+
 export const text = (value: string): Value => new StringValue(value);
+/** Text whose HTML is known to be safe; see markup.ts. */
+export const markup = (value: string): Value => new MarkupValue(value) as unknown as Value;
+export const generator = (items: readonly Value[]): Value => lazy(items, "generator");
+/** `kind` is `dict_keys`, `dict_values` or `dict_items`. */
+export const view = (items: readonly Value[], kind: string): Value => lazy(items, kind);
+const lazy = (items: readonly Value[], kind: string): Value => new LazyValue(items, kind) as unknown as Value;
 export const integer = (value: number): Value => new IntegerValue(value);
 export const float = (value: number): Value => new FloatValue(value);
 export const boolean = (value: boolean): Value => new BooleanValue(value);
@@ -39,6 +81,8 @@ export const missing = (): Value => new UndefinedValue();
 export const callable = (call: (args: Value[]) => Value): Value => new FunctionValue(call);
 
 export const isText = (value: Value): value is Value & { value: string } => value.type === "StringValue";
+export const isMarkup = (value: unknown): boolean => value instanceof MarkupValue;
+export const isLazy = (value: unknown): value is LazyValue => value instanceof LazyValue;
 export const isInteger = (value: Value): value is Value & { value: number } => value.type === "IntegerValue";
 export const isMissing = (value: Value): boolean => value.type === "UndefinedValue";
 export const isNone = (value: Value): boolean => value.type === "NullValue";
@@ -58,8 +102,17 @@ export function keyValue(key: unknown): Value {
   return typeof key === "number" ? integer(key) : text(String(key));
 }
 
-/** What a `for` loop, `join` or `list` gets from a value; undefined when Python cannot iterate over it. */
+/** Whether Python can iterate over it. */
+export function isIterable(value: Value): boolean {
+  return isText(value) || isLazy(value) || (itemsOf(value) ?? entriesOf(value)) !== undefined;
+}
+
+/**
+ * What a `for` loop, `join` or `list` gets from a value; undefined when Python cannot iterate over it. Of a generator
+ * nothing is left after it.
+ */
 export function iterate(value: Value): Value[] | undefined {
+  if (isLazy(value)) return value.take();
   const entries = entriesOf(value);
   if (entries !== undefined) return [...entries.keys()].map(keyValue);
   if (isText(value)) return Array.from(value.value, text);
@@ -118,7 +171,10 @@ function textRepr(value: string): string {
 
 /** Python's `repr`. */
 export function repr(value: Value): string {
-  if (isText(value)) return textRepr(value.value);
+  if (isText(value)) return isMarkup(value) ? `Markup(${textRepr(value.value)})` : textRepr(value.value);
+  if (isLazy(value)) {
+    return value.isGenerator ? "<generator object>" : `${value.kind}([${value.value.map(repr).join(", ")}])`;
+  }
   const items = itemsOf(value);
   if (items !== undefined) {
     const body = items.map(repr).join(", ");
@@ -134,6 +190,7 @@ export function repr(value: Value): string {
 
 /** Python's `str`: what printing a value in a template writes. */
 export function str(value: Value): string {
+  if (isLazy(value)) return repr(value as Value);
   switch (value.type) {
     case "StringValue":
       return value.value as string;
@@ -161,6 +218,7 @@ function numberOf(value: Value): number | undefined {
 
 /** Python's `==`. */
 export function equals(left: Value, right: Value): boolean {
+  if (isLazy(left) || isLazy(right)) return left === right;
   const leftNumber = numberOf(left);
   if (leftNumber !== undefined) return leftNumber === numberOf(right);
   const leftItems = itemsOf(left);
