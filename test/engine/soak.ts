@@ -42,6 +42,7 @@ export async function soak({ url, pid, requests, clients, onSample }: SoakOption
   const started = performance.now();
   const chance = new Chance(7);
   const [engine] = await engineProcesses(pid);
+  const endedBefore = endedOf(await metricsOf(url));
   const samples: SoakSample[] = [];
   let sent = 0;
   let answered = 0;
@@ -84,11 +85,8 @@ export async function soak({ url, pid, requests, clients, onSample }: SoakOption
   const restarts = idle.get("mistralrs_engine_restarts_total");
   if (restarts !== 0)
     throw new Error(`the engine was started again ${restarts} times: its ledger did not add up`);
-  const ended = [...(await metricsOf(url))].filter(([name]) =>
-    name.startsWith("mistralrs_sequences_completed"),
-  );
-  const total = ended.reduce((sum, [, count]) => sum + count, 0);
-  if (total > requests) throw new Error(`${total} sequences ended, of ${requests} requests`);
+  const ended = endedOf(idle) - endedBefore;
+  if (ended > requests) throw new Error(`${ended} sequences ended, of ${requests} requests`);
   return {
     requests,
     answered,
@@ -98,6 +96,12 @@ export async function soak({ url, pid, requests, clients, onSample }: SoakOption
     engineGrowthBytes: growth(samples.map(({ engineBytes }) => engineBytes)),
     samples,
   };
+}
+
+/** Sequences that have ended, however they did. */
+function endedOf(metrics: ReadonlyMap<string, number>): number {
+  const names = [...metrics.keys()].filter((name) => name.startsWith("mistralrs_sequences_completed"));
+  return names.reduce((sum, name) => sum + metrics.get(name)!, 0);
 }
 
 function growth(bytes: readonly number[]): number {
