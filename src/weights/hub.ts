@@ -224,7 +224,7 @@ export function isHubOffline(environment: Environment): boolean {
 }
 
 /** `HF_TOKEN`, then `HF_HUB_TOKEN`, then the file that `huggingface-cli login` writes. */
-function hubToken(environment: Environment): string | undefined {
+export function hubToken(environment: Environment): string | undefined {
   const named = [environment.HF_TOKEN, environment.HF_HUB_TOKEN].map((token) => token?.trim()).find(Boolean);
   if (named !== undefined) return named;
   const fromPath = environment.HF_TOKEN_PATH;

@@ -7,13 +7,17 @@ import { statSync, writeFileSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import type { Resolution } from "../../config/resolve.ts";
 import type { Settings } from "../../config/settings.ts";
+import { MistralError } from "../../errors.ts";
 import { type HostMemory, hostMemory } from "../../models/host-memory.ts";
 import { groupGgufFiles, openCheckpoint } from "../../weights/checkpoint.ts";
 import { listFilesBelow } from "../../weights/hub-cache.ts";
+import { type ResolvedModel, resolveModel } from "../../weights/resolve.ts";
 import type { Checkpoint } from "../../weights/types.ts";
 import { fetchModel } from "../fetch-model.ts";
+import { hubEnvironment } from "../hub-environment.ts";
 import { type Log, openLog } from "../log.ts";
 import { candidatesFor, type StoredModel } from "./candidates.ts";
+import { readRemoteHeaders } from "./remote-headers.ts";
 import { type TuneReport, tuneTable } from "./report.ts";
 
 /** Prints the analysis on stdout. Throws MistralError when the model cannot be found or read. */
@@ -50,13 +54,44 @@ async function findStored(
       return { id: model, stored };
     }
   }
-  const resolved = await fetchModel(settings, log);
+  const resolved = model === undefined ? await fetchModel(settings, log) : await findHere(settings);
+  if (resolved === undefined) return { id: model ?? "", stored: await findOnHub(settings, log) };
   const checkpoint: Checkpoint = openCheckpoint(resolved.checkpointPath);
   const command = [
     ...(model === undefined ? [] : ["-m", model]),
     ...(file === undefined ? [] : ["-f", file]),
   ];
   return { id: resolved.id, stored: [{ checkpoint, command, label: undefined }] };
+}
+
+/** A model on this machine; undefined for one that would have to be fetched. */
+async function findHere(settings: Settings): Promise<ResolvedModel | undefined> {
+  const { model, file, revision, hubOffline } = settings;
+  const environment = { ...hubEnvironment(settings), HF_HUB_OFFLINE: "1" };
+  try {
+    return await resolveModel({
+      model,
+      file,
+      ...(revision === undefined ? {} : { revision }),
+      environment,
+      onProgress: () => {},
+    });
+  } catch (error) {
+    const isAbsent = error instanceof MistralError && error.code === "model_not_found";
+    if (!isAbsent || hubOffline || model === undefined || !/^[^./~][^/]*\/[^/]+$/.test(model)) throw error;
+    return undefined;
+  }
+}
+
+async function findOnHub(settings: Settings, log: Log): Promise<readonly StoredModel[]> {
+  const { model = "", file, revision = "main" } = settings;
+  log.write("info", `${model} is not on this machine: reading the headers of its files on the hub`);
+  const models = await readRemoteHeaders(model, revision, file, hubEnvironment(settings));
+  return models.map((remote) => ({
+    checkpoint: remote.checkpoint,
+    command: ["-m", model, ...(remote.file === undefined ? [] : ["-f", remote.file])],
+    label: models.length > 1 ? remote.file : undefined,
+  }));
 }
 
 function isFolder(path: string): boolean {

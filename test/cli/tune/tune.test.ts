@@ -2,6 +2,7 @@ import { describe, expect, test } from "bun:test";
 import { existsSync, mkdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { Value } from "@sinclair/typebox/value";
+import { readRemoteHeaders } from "../../../src/cli/tune/remote-headers.ts";
 import { TuneReport, tuneTable } from "../../../src/cli/tune/report.ts";
 import { tuneReport } from "../../../src/cli/tune/tune.ts";
 import { parseConfigFile } from "../../../src/config/config-file.ts";
@@ -9,6 +10,7 @@ import { resolveSettings } from "../../../src/config/resolve.ts";
 import type { Settings } from "../../../src/config/settings.ts";
 import { openCheckpoint } from "../../../src/weights/checkpoint.ts";
 import { readGolden, writeGgufTwin } from "../../reference/tiny-checkpoint.ts";
+import { FakeHub } from "../../support/fake-hub.ts";
 import { temporaryFolder } from "../../support/temporary-folder.ts";
 import { writeTinyModel } from "../../support/tiny-model.ts";
 import { runCommand, startServing, stopServersAfterEach } from "../processes.ts";
@@ -54,7 +56,7 @@ describe("what tune recommends", () => {
     expect(report().notes.join()).toContain("quantising is not built");
   });
 
-  test("what is stored comes first when it is as good", () => {
+  test("a stored model is one choice, beside those that could be made of it", () => {
     const gguf = join(folder, "twin.gguf");
     writeGgufTwin(readGolden("smollm2"), gguf);
     const stored = [{ checkpoint: openCheckpoint(gguf), command: ["-f", gguf], label: undefined }];
@@ -129,5 +131,84 @@ describe("tune as a process", () => {
     const stored = candidates.filter((candidate) => candidate.stored).map(({ isq_name }) => isq_name);
     expect(stored.sort()).toEqual(["a-F32.gguf", "b-F32.gguf"]);
     expect(existsSync(join(many, "mistralrs_gguf_tensors.txt"))).toBe(false);
+  });
+});
+
+describe("a model on the hub", () => {
+  const hub = new FakeHub();
+  const cache = join(folder, "cache");
+  const environment = { HF_ENDPOINT: hub.endpoint, HF_HUB_CACHE: cache, HF_HOME: folder };
+  const commit = "0123456789abcdef0123456789abcdef01234567";
+
+  /** Padded behind its header, so that fetching it whole would show. */
+  function padded(path: string, bytes: number): Uint8Array {
+    const content = readFileSync(path);
+    const longer = new Uint8Array(content.length + bytes);
+    longer.set(content);
+    return longer;
+  }
+
+  test("is judged by the headers of its files, which is all that is fetched", async () => {
+    const files = ["config.json", "tokenizer.json", "tokenizer_config.json"].map(
+      (name) => [name, new Uint8Array(readFileSync(join(model, name)))] as const,
+    );
+    const weights = new Uint8Array(readFileSync(join(model, "model.safetensors")));
+    hub.repositories.set("owner/tiny", {
+      commit,
+      files: { ...Object.fromEntries(files), "model.safetensors": weights },
+    });
+    const { status, stdout, stderr } = await runCommand(["tune", "-m", "owner/tiny", "--json"], {
+      environment,
+    });
+    expect({ status, stderr }).toMatchObject({ status: 0 });
+    const found = JSON.parse(stdout) as TuneReport;
+    expect([...Value.Errors(TuneReport, found)]).toEqual([]);
+    expect(found.candidates[0]?.estimated_size_bytes).toBe(report().candidates[0]!.estimated_size_bytes);
+    expect(found.recommended_command).toBe("mistral serve -m owner/tiny");
+    expect(hub.requests.filter(({ range }) => range !== null).length).toBeGreaterThan(0);
+    expect(existsSync(cache)).toBe(false);
+  });
+
+  test("with several GGUF files is a choice among them, however long their headers are", async () => {
+    const path = join(folder, "remote.gguf");
+    writeGgufTwin(readGolden("smollm2"), path);
+    const bytes = padded(path, 6 << 20);
+    hub.repositories.set("owner/many", { commit, files: { "a-F32.gguf": bytes, "b-F32.gguf": bytes } });
+    const { status, stdout } = await runCommand(["tune", "-m", "owner/many", "--json"], { environment });
+    expect(status).toBe(0);
+    const { candidates, recommended_command } = JSON.parse(stdout) as TuneReport;
+    expect(candidates.filter((candidate) => candidate.stored).map(({ isq_name }) => isq_name)).toEqual([
+      "a-F32.gguf",
+      "b-F32.gguf",
+    ]);
+    expect(recommended_command).toStartWith("mistral serve -m owner/many -f ");
+    // The first piece held the header: no second, larger one was asked for.
+    const ranges = hub.transfersOf("a-F32.gguf").map(({ range }) => range);
+    expect(ranges).toEqual(["bytes=0-1048575"]);
+  });
+
+  test("is fetched in ever larger pieces until its header is whole", async () => {
+    const path = join(folder, "grown.gguf");
+    writeGgufTwin(readGolden("smollm2"), path);
+    const bytes = padded(path, 1 << 20);
+    hub.repositories.set("owner/grown", { commit, files: { "grown.gguf": bytes } });
+    const [found] = await readRemoteHeaders("owner/grown", "main", undefined, environment, 64);
+    const ranges = hub.transfersOf("grown.gguf").map(({ range }) => range);
+    expect(ranges.slice(0, 3)).toEqual(["bytes=0-63", "bytes=0-255", "bytes=0-1023"]);
+    const whole = openCheckpoint(path);
+    expect([...found!.checkpoint.tensors.values()]).toEqual([...whole.tensors.values()]);
+    // It stopped at the header, far from the end.
+    expect(Number(ranges.at(-1)!.slice("bytes=0-".length))).toBeLessThan(whole.files[0]!.bytes);
+  });
+
+  test("that is not there is told; offline it is not asked for", async () => {
+    const missing = await runCommand(["tune", "-m", "owner/none"], { environment });
+    expect(missing.status).toBe(1);
+    expect(missing.stderr).toContain("owner/none");
+    const offline = await runCommand(["tune", "-m", "owner/tiny"], {
+      environment: { ...environment, HF_HUB_OFFLINE: "1" },
+    });
+    expect(offline.status).toBe(1);
+    expect(offline.stderr).toContain("HF_HUB_OFFLINE is set");
   });
 });
