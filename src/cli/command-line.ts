@@ -91,13 +91,18 @@ function addOptions(
     const primary = flag === declaration.flag;
     const short = primary && declaration.short !== undefined ? `-${declaration.short}, ` : "";
     const option = new Option(`${short}${flag}${placeholder}`, describe(declaration));
-    if (!primary) option.hideHelp();
+    if (!primary || isWithoutEffect(declaration)) option.hideHelp();
     command.addOption(option.helpGroup(`${declaration.group}:`));
     command.on(`option:${option.name()}`, (text?: string | null) => {
       const before = flags.get(key)?.text;
       flags.set(key, { name: flag, text: nextText(declaration.type, before, text ?? undefined) });
     });
   }
+}
+
+/** Help is for what can be used; the documentation has the rest. */
+function isWithoutEffect({ notBuilt }: SettingDeclaration): boolean {
+  return notBuilt !== undefined && notBuilt.except === undefined;
 }
 
 /** The value of a flag that was given again. Commander hands over no text for a flag without value. */
@@ -160,7 +165,7 @@ export function effectNote(notBuilt: NonNullable<SettingDeclaration["notBuilt"]>
 function variablesHelp(name: CommandName): string {
   const lines = settingEntries()
     .filter(([, { flag, environment }]) => flag === undefined && environment !== undefined)
-    .filter(([, declaration]) => offersFlag(name, declaration))
+    .filter(([, declaration]) => offersFlag(name, declaration) && !isWithoutEffect(declaration))
     .map(([, declaration]) => {
       const { notBuilt } = declaration;
       const variables = (declaration.environment ?? []).join(", ");
@@ -168,7 +173,11 @@ function variablesHelp(name: CommandName): string {
       const effect = notBuilt === undefined ? "" : `; ${effectNote(notBuilt)}`;
       return `  ${variables.padEnd(24)} ${declaration.description} (${value}${effect})`;
     });
-  return lines.length === 0 ? "" : `\nVariables:\n${lines.join("\n")}`;
+  const hidden = settingEntries().some(
+    ([, declaration]) => offersFlag(name, declaration) && isWithoutEffect(declaration),
+  );
+  const variables = lines.length === 0 ? "" : `\nVariables:\n${lines.join("\n")}\n`;
+  return `${variables}${hidden ? "\nSettings of features that are not built yet are in docs/configuration.md.\n" : ""}`.trimEnd();
 }
 
 /** Commander puts its suggestion on a second line and "error: " in front, and says nothing where it prints help. */
