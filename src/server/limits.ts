@@ -24,6 +24,8 @@ export const LIMITS = {
   messages: 20_000,
   contentParts: 4_096,
   prompts: 128,
+  /** Texts of one embedding request, as many as OpenAI takes. */
+  embeddingInputs: 2_048,
   /** Choices of one request: prompts times `n`. */
   choices: 128,
   stopStrings: 16,

@@ -14,7 +14,7 @@ const longestTokens = new WeakMap<Tokenizer, number>();
  */
 export function encodePrompt(model: ServedModel, text: string, field: string): Int32Array {
   const capacity = tokenCapacity(model.engine.info);
-  const charactersMax = capacity * longestToken(model.tokenizer);
+  const charactersMax = promptCharactersMax(model);
   if (text.length > charactersMax) {
     throw new MistralError(
       "context_length_exceeded",
@@ -23,6 +23,11 @@ export function encodePrompt(model: ServedModel, text: string, field: string): I
     );
   }
   return Int32Array.from(model.tokenizer.encode(text, { addSpecialTokens: true }));
+}
+
+/** Most characters that the tokens which this model holds can stand for. */
+export function promptCharactersMax({ engine, tokenizer }: ServedModel): number {
+  return tokenCapacity(engine.info) * longestToken(tokenizer);
 }
 
 /** Bytes of the longest token: no token stands for more characters. */

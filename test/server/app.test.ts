@@ -134,11 +134,3 @@ describe("a strict server", () => {
     });
   }
 });
-
-test("embeddings are refused for what they are, not for a route that is not there", async () => {
-  const { status, error } = await errorOf(await post(harness().app, "/v1/embeddings", { input: "Hi" }));
-  expect([status, error.code, error.param]).toEqual([400, "embeddings_not_supported", "model"]);
-  expect(error.message).toContain("test/scripted");
-  const wrong = await errorOf(await post(harness().app, "/v1/embeddings", { input: [] }));
-  expect([wrong.status, wrong.error.param]).toEqual([400, "input"]);
-});

@@ -9,6 +9,7 @@ import type {
   EngineStatistics,
   GenerateRequest,
   GenerationEvent,
+  StartListener,
   TokenLogprob,
 } from "../../src/engine/messages.ts";
 import { NO_STATISTICS } from "../../src/engine/statistics.ts";
@@ -30,6 +31,15 @@ export interface Script {
   /** Throws from the iterator itself, which only a bug does. */
   readonly throws?: Error;
   readonly cachedTokens?: number;
+  /** What the engine says of the wait before the first step; nothing when left out. */
+  readonly queueSeconds?: number;
+  /** The embedding; made of the prompt's tokens when left out. */
+  readonly vector?: Float32Array;
+}
+
+/** What a prompt is embedded as: different for every prompt, and not of unit length. */
+export function scriptedVector(promptTokens: Int32Array): Float32Array {
+  return Float32Array.of(promptTokens.length, promptTokens[0] ?? 0, promptTokens.at(-1) ?? 0);
 }
 
 export type EngineRequest = Omit<GenerateRequest, "id">;
@@ -53,9 +63,11 @@ export class ScriptedEngine implements Engine {
   async *generate(
     request: EngineRequest,
     signal?: AbortSignal,
+    onStarted?: StartListener,
   ): AsyncGenerator<GenerationEvent, void, undefined> {
     this.requests.push(request);
     const script = this.#script(request);
+    if (script.queueSeconds !== undefined) onStarted?.(script.queueSeconds);
     this.running += 1;
     try {
       yield* this.#play(script, request, signal ?? new AbortController().signal);
@@ -116,6 +128,11 @@ export class ScriptedEngine implements Engine {
       };
       sent += step.length;
       this.generatedTokens += step.length;
+    }
+    if (request.embedding !== undefined) {
+      yield { type: "embedding", vector: script.vector ?? scriptedVector(request.promptTokens) };
+      yield finished("stop", 0);
+      return;
     }
     yield finished(wanted.length > tokens.length || end < 0 ? "length" : "stop", sent);
   }

@@ -1,58 +1,83 @@
-/**
- * POST /v1/embeddings. No model that is served yet gives the hidden states an embedding is made of, so a valid request
- * is refused with the reason instead of with "no such route".
- */
+/** POST /v1/embeddings: vectors of texts, made of the hidden states of a text model. */
 
-import { Elysia, t } from "elysia";
+import { Elysia } from "elysia";
+import { warningHeaders } from "../answer.ts";
 import { readJsonBody } from "../body.ts";
 import type { ServerContext } from "../context.ts";
-import { HttpFailure } from "../failure.ts";
-import { LIMITS } from "../limits.ts";
+import type { TextEvent } from "../generation/request.ts";
 import { ERROR_RESPONSES } from "../openai/errors.ts";
-import { bodySchema, expecting, noEffect, optional, supported } from "../openai/parameters.ts";
-import { SHARED_PARAMETERS } from "../openai/sampling-parameters.ts";
+import { ignoredFields } from "../openai/parameters.ts";
+import { priority } from "../openai/sampling-parameters.ts";
+import { requireReady } from "../served-model.ts";
+import { type Embeddings, embed } from "./embed.ts";
+import { embeddingInputs } from "./inputs.ts";
+import { EMBEDDING_PARAMETERS, EmbeddingBody, EmbeddingList } from "./parameters.ts";
 
 const parse = ({ request }: { request: Request }) => readJsonBody(request);
-
-const TokenIds = () => t.Array(t.Integer({ minimum: 0, maximum: 2 ** 31 - 1 }), { minItems: 1 });
-
-const EMBEDDING_PARAMETERS = {
-  model: SHARED_PARAMETERS.model,
-  input: supported(
-    t.Union(
-      [
-        t.String(),
-        t.Array(t.String(), { minItems: 1, maxItems: LIMITS.prompts }),
-        TokenIds(),
-        t.Array(TokenIds(), { minItems: 1, maxItems: LIMITS.prompts }),
-      ],
-      expecting(`a string, an array of token ids, or an array of 1 to ${LIMITS.prompts} of either`),
-    ),
-    "The texts, or their token ids, to embed.",
-  ),
-  encoding_format: supported(
-    optional(t.Union([t.Literal("float"), t.Literal("base64")]), "float or base64"),
-    "How vectors are written.",
-  ),
-  user: noEffect("Who the end user is."),
-};
 
 export function embeddingRoutes(context: ServerContext) {
   return new Elysia({ name: "embeddings", normalize: false }).post(
     "/v1/embeddings",
-    ({ body }): never => {
-      const { id, engine } = context.models.get(body.model);
-      throw new HttpFailure(
-        400,
-        `The model "${id}" (${engine.info.architecture}) generates text and gives no embeddings; this server has no embedding models yet.`,
-        { code: "embeddings_not_supported", parameter: "model" },
-      );
+    async ({ body, request, server, set, path }) => {
+      const model = context.models.get(body.model);
+      requireReady(model);
+      const { inputs, warnings } = embeddingInputs(body, model);
+      const ignored = ignoredFields(body, EMBEDDING_PARAMETERS);
+      for (const warning of ignored) context.warnOnce(`${path}: ${warning}`);
+      Object.assign(set.headers, warningHeaders([...ignored, ...warnings]));
+      const options = {
+        pooling: body.pooling ?? "last",
+        priority: priority(body),
+        cacheSalt: body.cache_salt ?? undefined,
+      };
+      const tokens = inputs.map((input) => input.tokens);
+      const scope = context.lifecycle.open(request);
+      server?.timeout(request, 0);
+      try {
+        const run = recorded(embed(model, tokens, options, scope.signal));
+        for await (const _ of context.records.observe(request, { prompts: inputs }, run.events)) {
+          // Nothing comes but the cost, which the record takes note of.
+        }
+        return embeddingList(await run.result, body.encoding_format ?? "float", model.id);
+      } finally {
+        scope.close();
+      }
     },
     {
       parse,
-      body: bodySchema(EMBEDDING_PARAMETERS),
-      response: ERROR_RESPONSES,
-      detail: { tags: ["OpenAI"], summary: "Embed texts: refused, no served model can yet" },
+      body: EmbeddingBody,
+      response: { 200: EmbeddingList, ...ERROR_RESPONSES },
+      detail: { tags: ["OpenAI"], summary: "Embed texts" },
     },
   );
+}
+
+/** The result, and what it cost as the events that request records read. */
+function recorded(result: Promise<Embeddings>) {
+  async function* events(): AsyncGenerator<readonly TextEvent[], void, undefined> {
+    const { promptTokens, cachedTokens } = await result;
+    yield [{ type: "usage", usage: { promptTokens, cachedTokens, completionTokens: 0, reasoningTokens: 0 } }];
+  }
+  return { result, events: events() };
+}
+
+function embeddingList(
+  { vectors, promptTokens }: Embeddings,
+  format: "float" | "base64",
+  model: string,
+): EmbeddingList {
+  const write = format === "base64" ? base64 : (vector: Float32Array) => [...vector];
+  return {
+    object: "list",
+    data: vectors.map((vector, index) => ({ object: "embedding", index, embedding: write(vector) })),
+    model,
+    usage: { prompt_tokens: promptTokens, total_tokens: promptTokens },
+  };
+}
+
+/** Little-endian whatever the processor is. */
+function base64(vector: Float32Array): string {
+  const bytes = Buffer.alloc(vector.length * 4);
+  for (let index = 0; index < vector.length; index++) bytes.writeFloatLE(vector[index]!, index * 4);
+  return bytes.toString("base64");
 }

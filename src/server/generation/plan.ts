@@ -99,7 +99,8 @@ function checkChoiceCount(request: TextRequest): void {
   );
 }
 
-function checkPrompt(prompt: TextPrompt, field: string, tokenizer: Tokenizer): void {
+/** Throws invalid_request for a prompt without tokens, or with some that this model does not have. */
+export function checkPrompt(prompt: TextPrompt, field: string, tokenizer: Tokenizer): void {
   if (prompt.tokens.length === 0) {
     throw new MistralError("invalid_request", "The prompt has no tokens; give at least one.", {
       parameter: field,

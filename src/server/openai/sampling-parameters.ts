@@ -175,7 +175,7 @@ function dryRequest(body: SharedBody): DryRequest | undefined {
 }
 
 /** OpenAI's tiers are our classes of priority. */
-export function priority(body: SharedBody): Priority {
+export function priority(body: Pick<SharedBody, "service_tier">): Priority {
   switch (body.service_tier) {
     case "priority":
       return "interactive";
