@@ -7,7 +7,14 @@
 import { MistralError } from "../errors.ts";
 import { EngineChild } from "./engine-child.ts";
 import * as limits from "./limits.ts";
-import type { Engine, EngineInfo, EngineStatistics, GenerateRequest, GenerationEvent } from "./messages.ts";
+import type {
+  Engine,
+  EngineInfo,
+  EngineStatistics,
+  GenerateRequest,
+  GenerationEvent,
+  StartListener,
+} from "./messages.ts";
 import { Patience } from "./patience.ts";
 import type { EngineMessage } from "./process-messages.ts";
 import { type QueueBounds, RequestTable, refused } from "./request-table.ts";
@@ -110,10 +117,14 @@ export class ProcessEngine implements Engine {
     return this.#child?.pid;
   }
 
-  generate(request: Omit<GenerateRequest, "id">, signal?: AbortSignal): AsyncIterable<GenerationEvent> {
+  generate(
+    request: Omit<GenerateRequest, "id">,
+    signal?: AbortSignal,
+    onStarted?: StartListener,
+  ): AsyncIterable<GenerationEvent> {
     switch (this.#state) {
       case "ready":
-        return this.#requests.start(request, signal);
+        return this.#requests.start(request, signal, onStarted);
       case "starting":
         return refused(
           "engine_failed",

@@ -46,6 +46,7 @@ export class EngineCore {
   readonly #queueTimeoutMs: number;
   #adjustmentTurn: Sequence | null = null;
   #turns = 0;
+  #plannedAtMs = 0;
   #failure: MistralError | null = null;
   /** Something ran since the last ledger check. */
   #ledgerDue = false;
@@ -119,7 +120,7 @@ export class EngineCore {
     } catch (cause) {
       this.#fail(cause);
     }
-    return this.#report.take();
+    return this.#report.take(this.#clock() - this.#plannedAtMs);
   }
 
   statistics(): EngineStatistics {
@@ -185,6 +186,7 @@ export class EngineCore {
     const plan = this.#plan;
     const { limits } = this.#runner;
     const nowMs = this.#clock();
+    this.#plannedAtMs = nowMs;
     schedule(
       {
         limits,

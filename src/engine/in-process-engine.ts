@@ -5,7 +5,14 @@
 
 import type { ModelRunner } from "../models/step.ts";
 import { EngineCore, type EngineCoreOptions } from "./engine-core.ts";
-import type { Engine, EngineInfo, EngineStatistics, GenerateRequest, GenerationEvent } from "./messages.ts";
+import type {
+  Engine,
+  EngineInfo,
+  EngineStatistics,
+  GenerateRequest,
+  GenerationEvent,
+  StartListener,
+} from "./messages.ts";
 import { type QueueBounds, RequestTable, refused } from "./request-table.ts";
 import { StepLoop } from "./step-loop.ts";
 
@@ -42,9 +49,13 @@ export class InProcessEngine implements Engine {
     return this.#closing === null ? "ready" : "draining";
   }
 
-  generate(request: Omit<GenerateRequest, "id">, signal?: AbortSignal): AsyncIterable<GenerationEvent> {
+  generate(
+    request: Omit<GenerateRequest, "id">,
+    signal?: AbortSignal,
+    onStarted?: StartListener,
+  ): AsyncIterable<GenerationEvent> {
     if (this.#closing !== null) return refused("shutting_down", "the engine is shutting down");
-    return this.#requests.start(request, signal);
+    return this.#requests.start(request, signal, onStarted);
   }
 
   statistics(): EngineStatistics {

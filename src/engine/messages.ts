@@ -144,6 +144,9 @@ export interface EngineStatistics {
   readonly hangs: number;
 }
 
+/** Told once, when a request first takes part in a step, how long it had waited for that. */
+export type StartListener = (queueSeconds: number) => void;
+
 /** The engine as its callers see it; one implementation runs in-process, one talks to an engine process. */
 export interface Engine {
   readonly info: EngineInfo;
@@ -151,7 +154,11 @@ export interface Engine {
    * Runs a request. Iteration ends after the terminal event. Aborting `signal`, or leaving the loop early,
    * frees the sequence within one step; aborted with the reason `TEXT_COMPLETE` it counts as stopped.
    */
-  generate(request: Omit<GenerateRequest, "id">, signal?: AbortSignal): AsyncIterable<GenerationEvent>;
+  generate(
+    request: Omit<GenerateRequest, "id">,
+    signal?: AbortSignal,
+    onStarted?: StartListener,
+  ): AsyncIterable<GenerationEvent>;
   statistics(): EngineStatistics;
   /** "ready" accepts requests; "starting" after a crash is being brought back; "failed" gave up. */
   readonly state: "starting" | "ready" | "draining" | "failed";

@@ -6,7 +6,7 @@
 import type { ErrorCode } from "../errors.ts";
 import { EventStream } from "./event-stream.ts";
 import { PENDING_TOKENS_MAX, QUEUED_REQUESTS_MAX, QUEUED_TOKENS_MAX } from "./limits.ts";
-import type { GenerateRequest, GenerationEvent } from "./messages.ts";
+import type { GenerateRequest, GenerationEvent, StartListener } from "./messages.ts";
 import type { StepReport, TerminalEvent } from "./step-report.ts";
 import { TEXT_COMPLETE } from "./text-complete.ts";
 
@@ -30,6 +30,8 @@ interface OpenRequest {
   /** Stops listening to the caller's signal. */
   readonly unlisten: () => void;
   readonly promptTokens: number;
+  readonly submittedAtMs: number;
+  readonly onStarted: StartListener | undefined;
   /** The engine has begun with it, so that it waits no longer. */
   started: boolean;
 }
@@ -67,6 +69,7 @@ export class RequestTable {
   start(
     request: Omit<GenerateRequest, "id">,
     signal: AbortSignal | undefined,
+    onStarted?: StartListener,
   ): AsyncIterable<GenerationEvent> {
     const full = this.#whyFull(request.promptTokens.length);
     if (full !== null) {
@@ -89,7 +92,8 @@ export class RequestTable {
     signal?.addEventListener("abort", abort, { once: true });
     const promptTokens = request.promptTokens.length;
     const unlisten = (): void => signal?.removeEventListener("abort", abort);
-    this.#open.set(id, { stream, unlisten, promptTokens, started: false });
+    const submittedAtMs = performance.now();
+    this.#open.set(id, { stream, unlisten, promptTokens, submittedAtMs, onStarted, started: false });
     this.#queuedTokens += promptTokens;
     this.#sink.submit({ ...request, id });
     return stream;
@@ -98,7 +102,10 @@ export class RequestTable {
   dispatch(report: StepReport): void {
     for (const id of report.started) {
       const request = this.#open.get(id);
-      if (request !== undefined) this.#leaveQueue(request);
+      if (request === undefined || request.started) continue;
+      this.#leaveQueue(request);
+      const waitedMs = performance.now() - request.submittedAtMs - (report.startedAgoMs ?? 0);
+      request.onStarted?.(Math.max(0, waitedMs) / 1000);
     }
     for (const { id, event } of report.prompts) this.#open.get(id)?.stream.pushPrompt(event);
     const { ids, tokens, logprobs } = report;

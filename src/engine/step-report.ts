@@ -11,6 +11,8 @@ export type TerminalEvent = Extract<GenerationEvent, { type: "finish" | "error" 
 export interface StepReport {
   /** Requests that were admitted for the first time. */
   readonly started: readonly number[];
+  /** How long before this report they were: the length of its step. */
+  readonly startedAgoMs?: number;
   /** Prompt scores and embeddings; they come before the tokens of the same step. */
   readonly prompts: readonly { readonly id: number; readonly event: PromptEvent }[];
   /** The request of each new token. */
@@ -63,10 +65,11 @@ export class ReportBuilder {
     this.#ends.push({ id, event: { type: "error", code, message } });
   }
 
-  /** Hands the report over and starts a new one. */
-  take(): StepReport {
+  /** Hands the report over and starts a new one; `stepMs` since the plan of its step was made. */
+  take(stepMs = 0): StepReport {
     const report: StepReport = {
       started: this.#started,
+      startedAgoMs: stepMs,
       prompts: this.#prompts,
       ids: Float64Array.from(this.#ids),
       tokens: Int32Array.from(this.#tokens),

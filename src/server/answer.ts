@@ -38,7 +38,11 @@ export async function answerWhole<Body>(
   const scope = context.lifecycle.open(request);
   server?.timeout(request, 0);
   try {
-    const events = context.records.observe(request, text, generateText(plan, scope.signal));
+    const events = context.records.observe(
+      request,
+      text,
+      generateText(plan, scope.signal, context.records.queueListener(request)),
+    );
     return await fold(events, plan.choices.length);
   } finally {
     scope.close();
@@ -65,7 +69,11 @@ export async function answerStream(exchange: Exchange, encoding: StreamEncoding)
   const scope = context.lifecycle.open(request);
   server?.timeout(request, 0);
   try {
-    const source = context.records.observe(request, text, generateText(plan, scope.signal));
+    const source = context.records.observe(
+      request,
+      text,
+      generateText(plan, scope.signal, context.records.queueListener(request)),
+    );
     const events = await admit(source, LIMITS.admissionMs);
     return eventStream({
       scope,

@@ -30,6 +30,8 @@ const BETWEEN_TOKENS_SECONDS = [
   0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80,
 ];
 
+const QUEUE_SECONDS = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600];
+
 /** Asked by machines every few seconds; they would drown the rest. */
 const LEFT_OUT: ReadonlySet<string> = new Set([
   "/",
@@ -85,6 +87,13 @@ export function httpMetrics(registry: Registry): RecordWatcher {
     buckets: BETWEEN_TOKENS_SECONDS,
     registers,
   });
+  const queueTimes = new Histogram({
+    name: "mistralrs_queue_time_seconds",
+    help: "From handing a sequence to the engine to its first step",
+    labelNames: PLACE,
+    buckets: QUEUE_SECONDS,
+    registers,
+  });
   const cachedTokens = new Counter({
     name: "mistralrs_prompt_tokens_cached_total",
     help: "Prompt tokens that came out of the prefix cache",
@@ -105,6 +114,9 @@ export function httpMetrics(registry: Registry): RecordWatcher {
       const place = placeOf(record);
       counted.set(record, place);
       inFlight.inc(place);
+    },
+    queued(record, seconds) {
+      queueTimes.observe(placeOf(record), seconds);
     },
     tokens(record, sinceLastMs) {
       if (!record.streamed) return;

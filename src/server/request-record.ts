@@ -3,12 +3,14 @@
  * metrics are told of it when it ends, streams included. Holds no text unless a log asks for it.
  */
 
-import type { Usage } from "../engine/messages.ts";
+import type { StartListener, Usage } from "../engine/messages.ts";
 import type { TextEvent, TextRequest } from "./generation/request.ts";
 import type { AbortCause } from "./lifecycle.ts";
 
 export interface RecordWatcher {
   started?(record: RequestRecord): void;
+  /** One of its sequences took part in a step for the first time, having waited this long for it. */
+  queued?(record: RequestRecord, seconds: number): void;
   /** Tokens came this long after the ones before them. */
   tokens?(record: RequestRecord, sinceLastMs: number): void;
   completed(record: RequestRecord): void;
@@ -31,6 +33,8 @@ export class RequestRecord {
   status = 0;
   streamed = false;
   usage: Usage | undefined;
+  /** Until the first of its sequences took part in a step. */
+  queueSeconds: number | undefined;
   firstTokenMs: number | undefined;
   lastTokenMs: number | undefined;
   endedMs: number | undefined;
@@ -137,6 +141,16 @@ export class RequestRecords {
     if (entry === undefined) return;
     entry.answered = true;
     this.#completeIfOver(request, entry);
+  }
+
+  /** To be told of each sequence of the request that the engine begins with. */
+  queueListener(request: Request): StartListener | undefined {
+    const record = this.of(request);
+    if (record === undefined) return undefined;
+    return (seconds) => {
+      record.queueSeconds ??= seconds;
+      for (const watcher of this.#watchers) watcher.queued?.(record, seconds);
+    };
   }
 
   /** Passes a request's events on and notes their times, tokens and failure. */

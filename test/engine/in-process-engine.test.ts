@@ -78,3 +78,18 @@ test("close waits for what is open, refuses what comes, closes the model", async
   expect(tokensOf(await open)).toHaveLength(30);
   expect(runner.closed).toBe(true);
 });
+
+test("how long a request waited is told once, when its first step is over, without that step", async () => {
+  const { engine } = start({ limits: { sequencesMax: 1 }, stepMs: 10 });
+  const told: (readonly [name: string, seconds: number])[] = [];
+  const generate = (name: string) =>
+    collect(
+      engine.generate(request(1, { maxTokens: 10 }), undefined, (seconds) => told.push([name, seconds])),
+    );
+  await Promise.all([generate("first"), generate("second")]);
+  expect(told.map(([name]) => name)).toEqual(["first", "second"]);
+  const [first, second] = told.map(([, seconds]) => seconds) as [number, number];
+  expect(first).toBeLessThan(0.01);
+  // The ten steps of the other.
+  expect(second - first).toBeGreaterThan(0.09);
+});

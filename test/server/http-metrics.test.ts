@@ -57,3 +57,12 @@ test("what runs is in flight, and why it ended early is told", async () => {
     expect(after).toContain('mistralrs_requests_aborted_total{cause="client_left"} 1');
   });
 });
+
+test("each sequence's wait for its first step is timed", async () => {
+  const made = harness({ script: () => says("Hello", { queueSeconds: 0.3 }) });
+  await (await post(made.app, COMPLETIONS, { prompt: "Hi", n: 2 })).text();
+  const figures = await metrics(made);
+  expect(figures.get(`mistralrs_queue_time_seconds_bucket{le="0.25",${PLACE}}`)).toBe(0);
+  expect(figures.get(`mistralrs_queue_time_seconds_bucket{le="0.5",${PLACE}}`)).toBe(2);
+  expect(figures.get(`mistralrs_queue_time_seconds_sum{${PLACE}}`)).toBeCloseTo(0.6);
+});

@@ -3,7 +3,7 @@
  * until its text goes out, so that the tokens of a stop string, whose text never does, are not reported either.
  */
 
-import type { GenerationEvent, Usage } from "../../engine/messages.ts";
+import type { GenerationEvent, StartListener, Usage } from "../../engine/messages.ts";
 import { TEXT_COMPLETE } from "../../engine/text-complete.ts";
 import { MistralError } from "../../errors.ts";
 import { markerTokens, reasoningSplitter } from "../../text/reasoning.ts";
@@ -24,10 +24,12 @@ export async function runChoice(
   choice: PlannedChoice,
   signal: AbortSignal,
   emit: (event: TextEvent) => void,
+  onStarted?: StartListener,
 ): Promise<TextUsage> {
   const run = new ChoiceRun(plan, choice, emit);
   const stopEngine = new AbortController();
-  const events = plan.model.engine.generate(choice.request, AbortSignal.any([signal, stopEngine.signal]));
+  const bothSignals = AbortSignal.any([signal, stopEngine.signal]);
+  const events = plan.model.engine.generate(choice.request, bothSignals, onStarted);
   for await (const event of events) {
     switch (event.type) {
       case "prompt":

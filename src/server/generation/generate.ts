@@ -1,5 +1,6 @@
 /** Runs all choices of a planned request at once and merges their events into one stream of batches. */
 
+import type { StartListener } from "../../engine/messages.ts";
 import { runChoice } from "./choice.ts";
 import { EventQueue } from "./event-queue.ts";
 import type { TextPlan } from "./plan.ts";
@@ -8,11 +9,12 @@ import type { TextEvent, TextUsage } from "./request.ts";
 /**
  * The events of a request, in batches of what had happened when the consumer came back. Throws the first failure of
  * any choice, after stopping the others; throws the signal's reason at once when it aborts, however long the engine
- * then takes to notice. Leaving the loop stops the engine's work.
+ * then takes to notice. Leaving the loop stops the engine's work. `onStarted` is told of each choice that begins.
  */
 export async function* generateText(
   plan: TextPlan,
   signal: AbortSignal,
+  onStarted?: StartListener,
 ): AsyncGenerator<readonly TextEvent[], void, undefined> {
   const queue = new EventQueue<TextEvent>();
   const work = new AbortController();
@@ -24,7 +26,7 @@ export async function* generateText(
   else signal.addEventListener("abort", onAbort, { once: true });
 
   const emit = (event: TextEvent) => queue.push(event);
-  const runs = plan.choices.map((choice) => runChoice(plan, choice, work.signal, emit));
+  const runs = plan.choices.map((choice) => runChoice(plan, choice, work.signal, emit, onStarted));
   Promise.all(runs).then(
     (usages) => {
       emit({ type: "usage", usage: totalUsage(plan, usages) });

@@ -91,7 +91,11 @@ async function begin(exchange: ResponseExchange): Promise<Begun> {
 
   const scope = frame.background ? context.lifecycle.openDetached() : context.lifecycle.open(request);
   try {
-    const source = context.records.observe(request, text, generateText(plan, scope.signal));
+    const source = context.records.observe(
+      request,
+      text,
+      generateText(plan, scope.signal, context.records.queueListener(request)),
+    );
     const events = await admit(source, frame.background ? 0 : LIMITS.admissionMs);
     const run = new ResponseRun(frame, scope, conversation, (failure, error) => {
       if (failure.unexpected) context.logError(`response ${frame.id} failed`, error);
