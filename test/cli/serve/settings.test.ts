@@ -231,7 +231,7 @@ test("--log appends requests and answers, streams and failures, each block follo
   writeFileSync(path, "before\n\n");
   const { url, log } = await startServing(["serve", ...TINY, ...LOOPBACK, "-l", path]);
   const whole = await post(url, "/v1/completions", {
-    prompt: "abc",
+    prompt: "quick fox",
     max_tokens: 3,
     ignore_eos: true,
     seed: 1,
