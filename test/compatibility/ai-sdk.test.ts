@@ -2,10 +2,10 @@
 
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { createOpenAICompatible } from "@ai-sdk/openai-compatible";
-import { generateText, streamText } from "ai";
+import { embedMany, generateText, streamText } from "ai";
 import { type RunningServer, startServer } from "../../src/server/listen.ts";
 import { eventually, harness, says, TEMPLATE } from "../server/harness.ts";
-import type { EngineRequest, Script } from "../server/scripted-engine.ts";
+import { type EngineRequest, type Script, scriptedVector } from "../server/scripted-engine.ts";
 
 const HELLO = "Hello world, caf\u00e9 \u{1f600}!";
 let script: (request: EngineRequest, prompt: string) => Script;
@@ -115,4 +115,16 @@ test("an aborted stream frees the engine", async () => {
   });
   for await (const part of result.fullStream) if (part.type === "text-delta") abort.abort();
   await eventually("the engine is free", () => made.engine.running === 0, 500);
+});
+
+test("embeddings, in the order of the values, with their cost", async () => {
+  script = () => says("");
+  const values = ["one", "two and more"];
+  const { embeddings, usage } = await embedMany({ model: provider().embeddingModel("default"), values });
+  const unit = values.map((text) => {
+    const vector = scriptedVector(new Int32Array(new TextEncoder().encode(text)));
+    return Array.from(vector, (value) => Math.fround(value / Math.hypot(...vector)));
+  });
+  expect(embeddings).toEqual(unit);
+  expect(usage.tokens).toBe(values.join("").length);
 });

@@ -64,9 +64,16 @@ def openai_checks(url):
         assert client.models.retrieve(names[0]).id == names[0]
 
     def embeddings():
-        answer = client.embeddings.create(model="default", input=["one", "two"])
-        assert [entry.index for entry in answer.data] == [0, 1]
-        assert len(answer.data[0].embedding) > 0
+        texts = ["one", "two and more"]
+        # The client asks for base64 unless it is told otherwise.
+        packed, plain = (
+            client.embeddings.create(model="default", input=texts, **more) for more in ({}, {"encoding_format": "float"})
+        )
+        assert [entry.index for entry in packed.data] == [0, 1]
+        assert [entry.embedding for entry in packed.data] == [entry.embedding for entry in plain.data]
+        for entry in packed.data:
+            assert abs(sum(value * value for value in entry.embedding) - 1) < 1e-5, entry
+        assert packed.usage.prompt_tokens == packed.usage.total_tokens > 1, packed.usage
 
     def responses():
         answer = client.responses.create(model="default", input="Say hello.", max_output_tokens=TOKENS)
