@@ -12,29 +12,53 @@ export interface EmbeddingInputs {
   readonly warnings: readonly string[];
 }
 
-/** Throws context_length_exceeded for an input that is too long, and invalid_request for unknown tokens. */
-export function embeddingInputs(body: EmbeddingBody, model: ServedModel): EmbeddingInputs {
+/** Longest stretch of tokenizing before others have their turn: many texts are much work. */
+const TURN_MS = 5;
+
+/**
+ * Throws context_length_exceeded for an input that is too long, invalid_request for unknown tokens, and the signal's
+ * reason when it aborts.
+ */
+export async function embeddingInputs(
+  body: EmbeddingBody,
+  model: ServedModel,
+  signal: AbortSignal,
+): Promise<EmbeddingInputs> {
   const cuts = body.truncate_sequence ?? false;
   const capacity = tokenCapacity(model.engine.info);
+  const items = listOf(body.input);
+  const inputs: TextPrompt[] = [];
   const warnings: string[] = [];
-  const inputs = listOf(body.input).map((item, index, { length }): TextPrompt => {
+  let turnMs = performance.now();
+  for (const [index, item] of items.entries()) {
+    if (performance.now() - turnMs > TURN_MS) {
+      await new Promise((resolve) => setImmediate(resolve));
+      signal.throwIfAborted();
+      turnMs = performance.now();
+    }
     const input = promptOf(item, cuts, model);
     checkPrompt(input, "input", model.tokenizer);
-    const count = input.tokens.length;
     const isWhole = typeof item !== "string" || item.length <= promptCharactersMax(model);
-    if (count <= capacity && isWhole) return input;
-    const name = length === 1 ? "the input" : `input ${index}`;
-    if (cuts) {
-      warnings.push(`truncate_sequence kept the first ${capacity} tokens of ${name}`);
-      return { tokens: input.tokens.slice(0, capacity), text: undefined };
+    if (input.tokens.length <= capacity && isWhole) {
+      inputs.push(input);
+      continue;
     }
-    throw new MistralError(
-      "context_length_exceeded",
-      `${name[0]?.toUpperCase()}${name.slice(1)} has ${count} tokens; this model holds ${capacity}. Shorten it, or set truncate_sequence to keep its beginning.`,
-      { parameter: "input" },
+    if (!cuts)
+      throw tooLong(items.length === 1 ? "The input" : `Input ${index}`, input.tokens.length, capacity);
+    warnings.push(
+      `truncate_sequence kept the first ${capacity} tokens of ${items.length === 1 ? "the input" : `input ${index}`}`,
     );
-  });
+    inputs.push({ tokens: input.tokens.slice(0, capacity), text: undefined });
+  }
   return { inputs, warnings };
+}
+
+function tooLong(name: string, count: number, capacity: number): MistralError {
+  return new MistralError(
+    "context_length_exceeded",
+    `${name} has ${count} tokens; this model holds ${capacity}. Shorten it, or set truncate_sequence to keep its beginning.`,
+    { parameter: "input" },
+  );
 }
 
 type Item = string | readonly number[];

@@ -21,19 +21,19 @@ export function embeddingRoutes(context: ServerContext) {
     async ({ body, request, server, set, path }) => {
       const model = context.models.get(body.model);
       requireReady(model);
-      const { inputs, warnings } = embeddingInputs(body, model);
       const ignored = ignoredFields(body, EMBEDDING_PARAMETERS);
       for (const warning of ignored) context.warnOnce(`${path}: ${warning}`);
-      Object.assign(set.headers, warningHeaders([...ignored, ...warnings]));
       const options = {
         pooling: body.pooling ?? "last",
         priority: priority(body),
         cacheSalt: body.cache_salt ?? undefined,
       };
-      const tokens = inputs.map((input) => input.tokens);
       const scope = context.lifecycle.open(request);
       server?.timeout(request, 0);
       try {
+        const { inputs, warnings } = await embeddingInputs(body, model, scope.signal);
+        Object.assign(set.headers, warningHeaders([...ignored, ...warnings]));
+        const tokens = inputs.map((input) => input.tokens);
         const run = recorded(embed(model, tokens, options, scope.signal));
         for await (const _ of context.records.observe(request, { prompts: inputs }, run.events)) {
           // Nothing comes but the cost, which the record takes note of.

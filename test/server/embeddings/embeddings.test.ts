@@ -202,6 +202,27 @@ test("a client that leaves frees the engine, and no further input is begun", asy
   });
 });
 
+test("tokenizing many texts lets others have their turn, and stops when the client leaves", async () => {
+  let encoded = 0;
+  const from = made();
+  const { tokenizer } = from;
+  const encode = tokenizer.encode.bind(tokenizer);
+  tokenizer.encode = (text, options) => {
+    encoded += 1;
+    Bun.sleepSync(3);
+    return encode(text, options);
+  };
+  const abort = new AbortController();
+  const body = { input: new Array(400).fill("a") };
+  const answer = post(from.app, EMBEDDINGS, body, { signal: abort.signal });
+  await eventually("the first are tokenized", () => encoded > 0);
+  expect(encoded).toBeLessThan(50);
+  abort.abort();
+  await answer.catch(() => {});
+  expect(encoded).toBeLessThan(100);
+  expect(from.engine.requests).toEqual([]);
+});
+
 test("one that takes longer than the server gives a request is answered in time", async () => {
   const from = made({
     script: () => ({ tokens: [], prefillDelayMs: 10_000 }),
