@@ -10,7 +10,7 @@ import { LIMITS } from "./limits.ts";
 import { Metrics } from "./metrics.ts";
 import type { ModelRegistry } from "./model-registry.ts";
 import { requestLog } from "./request-log.ts";
-import { RequestRecords } from "./request-record.ts";
+import { type RecordWatcher, RequestRecords } from "./request-record.ts";
 
 export interface ServerSettings {
   /** Silence on a stream after which a comment is sent (KEEP_ALIVE_INTERVAL). */
@@ -33,6 +33,8 @@ export interface ServerSettings {
   readonly requestIdHeader?: boolean;
   /** Whether /metrics answers; it does by default. */
   readonly metrics?: boolean;
+  /** Traces what ends; nothing by default. */
+  readonly tracing?: RecordWatcher;
   /** Takes whole requests and answers, texts included; nobody by default. */
   readonly requestLog?: (block: string) => void;
   /** The configuration in force, for the administrator; not told by default. */
@@ -70,6 +72,7 @@ export function createContext(
   });
   if (settings.requestLog !== undefined) records.watch(requestLog(settings.requestLog));
   if (settings.accessLog !== undefined) records.watch(accessLog(settings.accessLog));
+  if (settings.tracing !== undefined) records.watch(settings.tracing);
   const metrics = settings.metrics === false ? undefined : new Metrics(models);
   if (metrics !== undefined) records.watch(httpMetrics(metrics.registry));
   lifecycle.configure(settings.requestTimeoutMs ?? 0, records);

@@ -45,6 +45,11 @@ const LEFT_OUT: ReadonlySet<string> = new Set([
 const PLACE = ["method", "path", "model"] as const;
 const OUTCOME = [...PLACE, "status"] as const;
 
+/** Whether figures and traces leave the request out. */
+export function isRoutine({ route, method }: RequestRecord): boolean {
+  return LEFT_OUT.has(route ?? "") || method === "OPTIONS";
+}
+
 export function httpMetrics(registry: Registry): RecordWatcher {
   const registers = [registry];
   const requests = new Counter({
@@ -123,7 +128,7 @@ export function httpMetrics(registry: Registry): RecordWatcher {
       betweenTokens.observe({ ...placeOf(record), status: "200" }, sinceLastMs / 1000);
     },
     completed(record) {
-      if (LEFT_OUT.has(record.route ?? "") || record.method === "OPTIONS") return;
+      if (isRoutine(record)) return;
       const place = counted.get(record);
       if (place !== undefined) inFlight.dec(place);
       const outcome = { ...placeOf(record), status: String(record.status) };

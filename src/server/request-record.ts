@@ -24,6 +24,9 @@ export class RequestRecord {
   readonly path: string;
   readonly contentLength: number | undefined;
   readonly startedMs = performance.now();
+  /** The caller's place in a trace, as it says. */
+  readonly traceParent: string | undefined;
+  readonly traceState: string | undefined;
   /** The route's pattern; undefined for a path that has none. */
   route: string | undefined;
   model: string | undefined;
@@ -33,6 +36,8 @@ export class RequestRecord {
   status = 0;
   streamed = false;
   usage: Usage | undefined;
+  /** When its work was handed to the engine. */
+  submittedMs: number | undefined;
   /** Until the first of its sequences took part in a step. */
   queueSeconds: number | undefined;
   firstTokenMs: number | undefined;
@@ -53,6 +58,8 @@ export class RequestRecord {
     this.method = request.method;
     this.path = path;
     const length = request.headers.get("content-length");
+    this.traceParent = request.headers.get("traceparent") ?? undefined;
+    this.traceState = request.headers.get("tracestate") ?? undefined;
     this.contentLength = length === null ? undefined : Number(length);
   }
 
@@ -147,6 +154,7 @@ export class RequestRecords {
   queueListener(request: Request): StartListener | undefined {
     const record = this.of(request);
     if (record === undefined) return undefined;
+    record.submittedMs ??= performance.now();
     return (seconds) => {
       record.queueSeconds ??= seconds;
       for (const watcher of this.#watchers) watcher.queued?.(record, seconds);

@@ -17,7 +17,7 @@ import { cacheTypeOf } from "../runner-options.ts";
 import { formatDuration } from "../units.ts";
 import type { LoadedServedModel } from "./load-model.ts";
 import { ModelFleet } from "./model-fleet.ts";
-import { exposureWarning, serverSettings, tlsFiles } from "./server-settings.ts";
+import { exposureWarning, serverSettings, tlsFiles, tracingOf } from "./server-settings.ts";
 import { exitOnSignals, exitWhenUseless, type ShutdownTargets } from "./shutdown.ts";
 import { addressReport, modelReport } from "./start-report.ts";
 
@@ -48,9 +48,10 @@ export async function serve(resolution: Resolution): Promise<void> {
   const loading = fleet.start();
   // Its failure is thrown where it is awaited; until then it must not count as unhandled.
   loading.catch(() => {});
-  const [{ startServer }, registry] = await Promise.all([
+  const [{ startServer }, registry, tracing] = await Promise.all([
     import("../../server/listen.ts"),
     import("../../server/model-registry.ts"),
+    tracingOf(settings, log),
   ]);
   const { loaded, asleep, sources } = await loading;
   const served = new registry.ModelRegistry(
@@ -58,13 +59,19 @@ export async function serve(resolution: Resolution): Promise<void> {
     { sources, asleep, load: (source) => fleet.load(source) },
   );
   models = served;
-  targets.closeEngine = () => served.close();
+  targets.closeEngine = async () => {
+    await Promise.all([served.close(), tracing?.close()]);
+  };
   if (settings.idleUnloadSeconds > 0) unloadIdle(served, settings.idleUnloadSeconds * 1000, log);
   const server = startServer({
     hostname: settings.host,
     port: settings.port,
     models: served,
-    settings: { ...forServer, describeSettings: () => reportSettings("serve", resolution) },
+    settings: {
+      ...forServer,
+      describeSettings: () => reportSettings("serve", resolution),
+      ...(tracing === undefined ? {} : { tracing: tracing.watcher }),
+    },
     idleTimeoutSeconds: IDLE_TIMEOUT_SECONDS,
     ...(tls === undefined ? {} : { tls }),
   });

@@ -9,6 +9,7 @@ import { KeyRing, readKeyFile } from "../../server/api-keys.ts";
 import type { ServerSettings } from "../../server/context.ts";
 import { CorsPolicy } from "../../server/cors.ts";
 import type { TlsFiles } from "../../server/listen.ts";
+import type { Tracing } from "../../server/tracing.ts";
 import type { Log } from "../log.ts";
 
 const OWNER_ONLY = 0o600;
@@ -49,6 +50,33 @@ function appender(path: string): (block: string) => void {
     );
   }
   return append;
+}
+
+/** Begins to trace when a collector is named; only then is the library for it loaded. */
+export async function tracingOf(settings: Settings, log: Log): Promise<Tracing | undefined> {
+  const { otlpEndpoint: endpoint, otelServiceName: serviceName, otelDisabled } = settings;
+  if (endpoint === undefined || otelDisabled) return undefined;
+  const headers = headersOf(settings.otlpHeaders ?? []);
+  const { openTracing } = await import("../../server/tracing.ts");
+  return openTracing({ endpoint, serviceName, headers, warn: (message) => log.write("warning", message) });
+}
+
+/** `name=value`, the value percent-encoded, as the variable's standard has it. Throws invalid_configuration. */
+function headersOf(pairs: readonly string[]): Record<string, string> {
+  return Object.fromEntries(
+    pairs.map((pair, index) => {
+      const [, name, value] = /^\s*([!#$%&'*+.^`|~\w-]+)\s*=\s*(.*?)\s*$/.exec(pair) ?? [];
+      if (name === undefined || value === undefined) {
+        throw new MistralError(
+          "invalid_configuration",
+          // The value may be a key, so that nothing of it is shown.
+          `OTEL_EXPORTER_OTLP_HEADERS: entry ${index + 1} is not name=value`,
+          { parameter: "OTEL_EXPORTER_OTLP_HEADERS" },
+        );
+      }
+      return [name, /%(?![\da-f]{2})/i.test(value) ? value : decodeURIComponent(value)];
+    }),
+  );
 }
 
 /** JSON lines are for programs and go to stdout alone; text joins the log. */

@@ -1,7 +1,12 @@
 import { expect, test } from "bun:test";
 import { join } from "node:path";
 import { Log } from "../../../src/cli/log.ts";
-import { exposureWarning, serverSettings, tlsFiles } from "../../../src/cli/serve/server-settings.ts";
+import {
+  exposureWarning,
+  serverSettings,
+  tlsFiles,
+  tracingOf,
+} from "../../../src/cli/serve/server-settings.ts";
 import { PROJECT_ROOT } from "../../../src/cli/setup.ts";
 import { type GivenFlag, resolveSettings } from "../../../src/config/resolve.ts";
 import type { SettingKey, Settings } from "../../../src/config/settings.ts";
@@ -109,4 +114,39 @@ test("half of them, or files that are none, are refused", () => {
     "invalid_configuration",
     "no PEM block",
   );
+});
+
+test("traces go where they are wanted: a collector is named, and tracing is not disabled", async () => {
+  const seen: { readonly url: string; readonly headers: Headers }[] = [];
+  const collector = Bun.serve({
+    hostname: "127.0.0.1",
+    port: 0,
+    fetch({ url, headers }) {
+      seen.push({ url, headers });
+      return Response.json({});
+    },
+  });
+  try {
+    const { log } = logged();
+    const endpoint = `http://127.0.0.1:${collector.port}/`;
+    const environment = {
+      OTEL_EXPORTER_OTLP_ENDPOINT: endpoint,
+      OTEL_EXPORTER_OTLP_HEADERS: "x-key=a%20b,y=z",
+    };
+    expect(await tracingOf(settings({}), log)).toBeUndefined();
+    expect(await tracingOf(settings({}, { ...environment, OTEL_SDK_DISABLED: "true" }), log)).toBeUndefined();
+    const tracing = await tracingOf(settings({}, environment), log);
+    const { app } = harness({ settings: { ...(tracing === undefined ? {} : { tracing: tracing.watcher }) } });
+    await (await app.handle(new Request("http://localhost/v1/models"))).text();
+    await Bun.sleep(20);
+    await tracing?.close();
+    expect(seen.map(({ url }) => url)).toEqual([`${endpoint}v1/traces`]);
+    expect(["x-key", "y"].map((name) => seen[0]?.headers.get(name))).toEqual(["a b", "z"]);
+    const wrong = tracingOf(settings({}, { ...environment, OTEL_EXPORTER_OTLP_HEADERS: "secret" }), log);
+    expect(await wrong.catch((error: Error) => error.message)).toBe(
+      "OTEL_EXPORTER_OTLP_HEADERS: entry 1 is not name=value",
+    );
+  } finally {
+    await collector.stop(true);
+  }
 });
