@@ -1,6 +1,6 @@
 /** The vectors of the inputs of one request: run by the engine, brought to unit length, in the order of the inputs. */
 
-import type { GenerateRequest, Priority, SamplingParameters } from "../../engine/messages.ts";
+import type { GenerateRequest, Priority, SamplingParameters, StartListener } from "../../engine/messages.ts";
 import type { Pooling } from "../../engine/pooling.ts";
 import { MistralError } from "../../errors.ts";
 import type { ServedModel } from "../served-model.ts";
@@ -23,6 +23,8 @@ export interface EmbeddingOptions {
   readonly pooling: Pooling;
   readonly priority: Priority;
   readonly cacheSalt?: string | undefined;
+  /** Told of each input that the engine begins with. */
+  readonly onStarted?: StartListener | undefined;
 }
 
 export interface Embeddings {
@@ -54,7 +56,12 @@ export async function embed(
   const run = async (): Promise<void> => {
     while (next < inputs.length) {
       const index = next++;
-      results[index] = await embedOne(model, requestFor(inputs[index]!, options), work.signal);
+      results[index] = await embedOne(
+        model,
+        requestFor(inputs[index]!, options),
+        work.signal,
+        options.onStarted,
+      );
     }
   };
   const aborted = Promise.withResolvers<never>();
@@ -93,10 +100,11 @@ async function embedOne(
   model: ServedModel,
   request: Omit<GenerateRequest, "id">,
   signal: AbortSignal,
+  onStarted: StartListener | undefined,
 ): Promise<Embedding> {
   signal.throwIfAborted();
   let vector: Float32Array | undefined;
-  for await (const event of model.engine.generate(request, signal)) {
+  for await (const event of model.engine.generate(request, signal, onStarted)) {
     if (event.type === "embedding") vector = event.vector;
     if (event.type === "error") throw new MistralError(event.code, event.message);
     if (event.type !== "finish") continue;

@@ -27,6 +27,7 @@ export function embeddingRoutes(context: ServerContext) {
         pooling: body.pooling ?? "last",
         priority: priority(body),
         cacheSalt: body.cache_salt ?? undefined,
+        onStarted: context.records.queueListener(request),
       };
       const scope = context.lifecycle.open(request);
       server?.timeout(request, 0);

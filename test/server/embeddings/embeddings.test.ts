@@ -6,7 +6,16 @@ import { createClient } from "../../../src/client.ts";
 import type { EmbeddingList } from "../../../src/server/embeddings/parameters.ts";
 import { LIMITS } from "../../../src/server/limits.ts";
 import { type RunningServer, startServer } from "../../../src/server/listen.ts";
-import { errorOf, eventually, type HarnessOptions, harness, post, says, withServer } from "../harness.ts";
+import {
+  errorOf,
+  eventually,
+  get,
+  type HarnessOptions,
+  harness,
+  post,
+  says,
+  withServer,
+} from "../harness.ts";
 import { RawClient } from "../raw-client.ts";
 import { type EngineRequest, scriptedVector } from "../scripted-engine.ts";
 
@@ -187,6 +196,29 @@ describe("a failure", () => {
       "engine_failed",
     );
   });
+});
+
+test("the access log and the figures have its cost, its queue and no text of it", async () => {
+  const lines: string[] = [];
+  const from = made({
+    script: () => ({ tokens: [], queueSeconds: 0.25 }),
+    settings: {
+      accessLog: { format: "json", health: false, prompts: false, write: (line) => lines.push(line) },
+    },
+  });
+  await embed({ input: ["secret", "also"] }, from);
+  await eventually("two lines", () => lines.length === 2);
+  expect(JSON.parse(lines[1]!)).toMatchObject({
+    event: "request_completed",
+    route: EMBEDDINGS,
+    model: "test/scripted",
+    status: 200,
+    prompt_tokens: 10,
+    completion_tokens: 0,
+  });
+  expect(lines.join()).not.toContain("secret");
+  const figures = await (await get(from.app, "/metrics")).text();
+  expect(figures).toMatch(/mistralrs_queue_time_seconds_count\{[^}]*\/v1\/embeddings[^}]*\} 2\n/);
 });
 
 test("a client that leaves frees the engine, and no further input is begun", async () => {
