@@ -14,11 +14,11 @@ function watch(timeoutMs: number): { watchdog: Watchdog; subject: { busy: boolea
 }
 
 test("silence is noticed while busy only, and not when something is heard", async () => {
-  const idle = watch(40);
+  const idle = watch(250);
   idle.subject.busy = false;
-  const talking = watch(40);
-  const silent = watch(40);
-  for (let turn = 0; turn < 12; turn++) {
+  const talking = watch(250);
+  const silent = watch(250);
+  for (let turn = 0; turn < 60; turn++) {
     await Bun.sleep(10);
     talking.watchdog.heard();
   }
