@@ -1,6 +1,6 @@
 /**
  * Whatever happens around a request - other requests, aborts, chunks, shared prefixes, preemption in a tiny
- * pool - it gets the tokens, scores and end that it gets alone, it ends once, and no block is lost.
+ * pool - it gets the tokens, scores, embedding and end that it gets alone, it ends once, and no block is lost.
  */
 
 import { expect, test } from "bun:test";
@@ -30,6 +30,7 @@ const arrival = fc.record({
   salted: fc.constantFrom(false, false, true),
   logprobs: fc.constantFrom(-1, -1, 0, 3),
   promptLogprobs: fc.constantFrom(-1, -1, -1, 0, 2),
+  embedding: fc.constantFrom(undefined, undefined, undefined, undefined, "last", "mean"),
 });
 
 const machine = fc
@@ -56,9 +57,10 @@ function toRequest(id: number, from: Arrival): GenerateRequest {
   const { temperature, repetitionPenalty, frequencyPenalty, logprobs, priority } = from;
   return request(id, {
     promptTokens: promptOf(from.promptLength, from.text),
-    maxTokens: from.maxTokens,
+    maxTokens: from.embedding === undefined ? from.maxTokens : 0,
     stopTokens: from.stops ? [5, 6, 7] : [],
-    promptLogprobs: from.promptLogprobs,
+    promptLogprobs: from.embedding === undefined ? from.promptLogprobs : -1,
+    ...(from.embedding === undefined ? {} : { embedding: from.embedding }),
     priority,
     ...(from.salted ? { cacheSalt: "salt" } : {}),
     sampling: {
@@ -104,7 +106,7 @@ function simulate(limits: Partial<StepLimits>, arrivals: readonly Arrival[], pre
 }
 
 /** How often each interesting thing happened over all runs: a property that never meets them proves nothing. */
-const met = { preemptions: 0, hits: 0, aborts: 0, stops: 0, lengths: 0, refusals: 0 };
+const met = { preemptions: 0, hits: 0, aborts: 0, stops: 0, lengths: 0, embeddings: 0, refusals: 0 };
 
 function judge({ outcomes, requests, aborted, core }: Run, limits: Partial<StepLimits>): void {
   const statistics = core.statistics();
@@ -120,11 +122,14 @@ function judge({ outcomes, requests, aborted, core }: Run, limits: Partial<StepL
       met.aborts += 1;
       expect(aborted.has(lone.id)).toBe(true);
       expect(outcome.tokens).toEqual(expected.tokens.slice(0, outcome.tokens.length));
+      expect(outcome.embedding).toBeNull();
       continue;
     }
     expect(outcome.tokens).toEqual(expected.tokens);
     expect(outcome.logprobs).toEqual(expected.logprobs);
     expect(outcome.prompt).toEqual(expected.prompt);
+    expect(outcome.embedding).toEqual(expected.embedding);
+    if (outcome.embedding !== null) met.embeddings += 1;
     if (end.type === "error") {
       met.refusals += 1;
       expect(end.code).toBe(expected.end.type === "error" ? expected.end.code : "backend");
