@@ -315,11 +315,13 @@ export class EngineCore {
     sequence.state = "finished";
     if (this.#adjustmentTurn === sequence) this.#adjustmentTurn = null;
     this.#open.delete(sequence.id);
-    this.#ended[outcome instanceof MistralError ? "error" : outcome] += 1;
     if (outcome instanceof MistralError) {
+      // Who never ran is counted as refused.
+      if (outcome.code !== "overloaded") this.#ended.error += 1;
       this.#report.error(sequence.id, outcome);
       return;
     }
+    this.#ended[outcome] += 1;
     this.#report.finish(sequence.id, outcome, {
       promptTokens: sequence.promptLength,
       completionTokens: sequence.generated,
