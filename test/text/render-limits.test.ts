@@ -51,6 +51,7 @@ describe("whatever makes much out of little is refused before it is made", () =>
     "{{ text | indent(100000, true) }}",
     "{{ [1] | tojson(indent=1000000) }}",
     "{{ '7'.zfill(1000000000) }}",
+    "{{ '%1000000000d' % 7 }}",
     "{% set ns = namespace(x='x') %}{% for i in range(99) %}{% set ns.x = ns.x + ns.x %}{% endfor %}",
     "{% set x %}{{ text }}{{ text }}{{ text }}{% endset %}",
     "{% macro m() %}{{ text }}{{ text }}{{ text }}{% endmacro %}{% set x = m() %}",

@@ -82,8 +82,13 @@ export function pythonOperation(
         throw new TypeError(`cannot add ${left.type} and ${right.type}`);
       if (isMarkup(left) || isMarkup(right)) return markup(str(escapeHtml(left)) + str(escapeHtml(right)));
       return undefined;
+    case "/":
+    case "//":
+      if (right.value === 0) throw new RangeError("division by zero");
+      return undefined;
     case "%":
-      return modulo(left, right);
+      if (right.value === 0 && !isText(left)) throw new RangeError("modulo by zero");
+      return modulo(left, right, budget);
     default:
       return undefined;
   }
@@ -137,15 +142,48 @@ function repeated(value: Value, count: Value, budget: RenderBudget): Value | und
 }
 
 /** The remainder has the sign of the divisor; on a string `%` formats. */
-function modulo(left: Value, right: Value): Value | undefined {
+function modulo(left: Value, right: Value, budget: RenderBudget): Value | undefined {
   if (isText(left)) {
     const safe = isMarkup(left);
-    const values = (itemsOf(right) ?? [right]).map((value) => str(safe ? escapeHtml(value) : value));
-    const formatted = left.value.replace(/%([sd%])/g, (_, kind: string) =>
-      kind === "%" ? "%" : (values.shift() ?? ""),
-    );
+    const values = itemsOf(right) ?? [right];
+    const formatted = percentFormat(left.value, safe ? values.map(escapedText) : values, budget);
     return safe ? markup(formatted) : text(formatted);
   }
   if (!isInteger(left) || !isInteger(right) || right.value === 0) return undefined;
   return keyValue(left.value - right.value * Math.floor(left.value / right.value));
+}
+
+/** Numbers keep their form in marked text; all else is escaped. */
+function escapedText(value: Value): Value {
+  return typeof value.value === "number" ? value : escapeHtml(value);
+}
+
+const PLACEHOLDER = /%([-+ 0]*)(\d+)?(?:\.(\d+))?(.)?/gs;
+
+/** Python's `%` on a string: `%s`, `%d`, `%i`, `%f` and `%%`, with flags, width and precision. Throws for others. */
+function percentFormat(format: string, values: readonly Value[], budget: RenderBudget): string {
+  let next = 0;
+  const result = format.replace(PLACEHOLDER, (whole, flags: string, width = "0", digits, kind) => {
+    if (kind === "%") return "%";
+    const value = values[next++];
+    if (value === undefined) throw new TypeError("not enough arguments for format string");
+    const body = placed(value, kind, digits as string | undefined, whole);
+    const signed = kind !== "s" && !body.startsWith("-") ? (/[+ ]/.exec(flags)?.[0] ?? "") + body : body;
+    const size = Number(width);
+    budget.requireCharacters(size);
+    if (flags.includes("-")) return signed.padEnd(size);
+    if (!flags.includes("0") || kind === "s") return signed.padStart(size);
+    const sign = /^[-+ ]?/.exec(signed)![0];
+    return sign + signed.slice(sign.length).padStart(size - sign.length, "0");
+  });
+  if (next < values.length) throw new TypeError("not all arguments converted during string formatting");
+  return result;
+}
+
+function placed(value: Value, kind: string, digits: string | undefined, whole: string): string {
+  if (kind === "s") return digits === undefined ? str(value) : str(value).slice(0, Number(digits));
+  if (!["d", "i", "f"].includes(kind)) throw new TypeError(`unsupported format ${whole}`);
+  const number = value.type === "BooleanValue" ? Number(value.value) : value.value;
+  if (typeof number !== "number") throw new TypeError(`${whole}: a number is required`);
+  return kind === "f" ? number.toFixed(Number(digits ?? 6)) : String(Math.trunc(number));
 }

@@ -131,11 +131,12 @@ function anyOf(args: Arguments, test: (part: string) => boolean): Value {
   return boolean(choices.some((choice) => isText(choice) && test(choice.value)));
 }
 
-/** `{}` and `{0}` and `{name}` without format specifications. */
+/** `{}` and `{0}` and `{name}`; throws for format specifications, which are not built. */
 function format(value: string, args: Arguments): string {
   let next = 0;
-  return value.replace(/\{\{|\}\}|\{(\w*)\}/g, (whole, field: string | undefined) => {
+  return value.replace(/\{\{|\}\}|\{([^{}]*)\}/g, (whole, field: string | undefined) => {
     if (field === undefined) return whole[0]!;
+    if (!/^\w*$/.test(field)) throw new Error(`format: unsupported field ${whole}`);
     const argument = /^\d*$/.test(field)
       ? args.positional[field === "" ? next++ : Number(field)]
       : args.named.get(field);
