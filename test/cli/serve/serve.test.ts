@@ -16,7 +16,8 @@ interface ServeProcess {
 const running: ServeProcess["child"][] = [];
 afterEach(async () => {
   for (const child of running.splice(0)) {
-    child.kill("SIGKILL");
+    // Not SIGKILL: that would end `bun run` alone and leave the server it started behind.
+    child.kill("SIGTERM");
     await child.exited;
   }
 });
