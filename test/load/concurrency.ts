@@ -2,12 +2,13 @@
  * Throughput and latency under 1, 4, 16 and 64 clients, by hand:
  *
  *   bun test/load/concurrency.ts [--clients 1,4,16,64] [--requests 4] [--own 128] [--generated 64] [--shared 0,1000]
- *     [--threads 2] [--file model.gguf] [--peer FOLDER] [--json]
+ *     [--threads 2] [--file model.gguf] [--peer FOLDER] [--peer-seconds 300] [--json]
  *
  * Starts `serve` with the default model (or a GGUF file), sends streamed completions of prompts made from a seed, with
  * and without a prefix that all share, and prints for each level tokens per second and the 50th and 99th percentiles of
  * the time to the first token and between tokens. `--peer` names a folder with node_modules/node-llama-cpp: the same
- * prompts then run on llama.cpp, on the same file, in a process of its own and without HTTP between.
+ * prompts then run on llama.cpp, on the same file, a slot for each client, without HTTP between. A level that it does
+ * not finish in `--peer-seconds` is left out.
  */
 
 import { join } from "node:path";
@@ -27,6 +28,7 @@ const { values } = parseArgs({
     threads: { type: "string", default: String(defaultThreads()) },
     file: { type: "string" },
     peer: { type: "string" },
+    "peer-seconds": { type: "string", default: "300" },
     json: { type: "boolean", default: false },
   },
 });
@@ -105,25 +107,32 @@ async function measure(url: string, level: Level): Promise<LevelResult> {
   return summarise("mistral.ts", level, times.flat(), (performance.now() - started) / 1000);
 }
 
-async function measurePeer(folder: string, model: string): Promise<LevelResult[]> {
-  const contextSize =
-    Math.max(...levels.map((each) => each.sharedTokens + each.ownTokens + each.generatedTokens)) + 16;
-  const orders = {
+/** Undefined when the level took too long. */
+async function measurePeer(folder: string, model: string, level: Level): Promise<LevelResult | undefined> {
+  const order = {
     module: join(folder, "node_modules/node-llama-cpp/dist/index.js"),
     model,
     threads,
-    contextSize,
-    levels: levels.map((level) => ({ ...level, prompts: promptsOf(level) })),
+    contextSize: level.sharedTokens + level.ownTokens + level.generatedTokens + 16,
+    prompts: promptsOf(level),
+    generatedTokens: level.generatedTokens,
   };
   const child = Bun.spawn(["node", join(import.meta.dir, "llama-cpp.mjs")], {
-    stdin: new Blob([JSON.stringify(orders)]),
+    stdin: new Blob([JSON.stringify(order)]),
     stdout: "pipe",
-    stderr: "inherit",
+    stderr: "ignore",
+    timeout: Number(values["peer-seconds"]) * 1000,
+    killSignal: "SIGKILL",
   });
   const text = await new Response(child.stdout).text();
-  if ((await child.exited) !== 0) throw new Error("llama.cpp did not finish");
-  const results = JSON.parse(text.slice(text.indexOf("["))) as { seconds: number; times: RequestTimes[] }[];
-  return results.map(({ seconds, times }, index) => summarise("llama.cpp", levels[index]!, times, seconds));
+  const status = await child.exited;
+  if (child.signalCode === "SIGKILL") return undefined;
+  if (status !== 0) throw new Error(`llama.cpp ended with status ${status}`);
+  const { seconds, times } = JSON.parse(text.slice(text.indexOf("{"))) as {
+    seconds: number;
+    times: RequestTimes[];
+  };
+  return summarise("llama.cpp", level, times, seconds);
 }
 
 function show(result: LevelResult): void {
@@ -173,9 +182,16 @@ try {
   await child.exited;
 }
 if (values.peer !== undefined) {
-  for (const result of await measurePeer(values.peer, checkpointPath)) {
-    results.push(result);
-    show(result);
+  for (const level of levels) {
+    const result = await measurePeer(values.peer, checkpointPath, level);
+    if (result !== undefined) {
+      results.push(result);
+      show(result);
+    } else if (!values.json) {
+      console.log(
+        `llama.cpp    ${level.clients} clients, ${level.sharedTokens} shared: not done in ${values["peer-seconds"]} s`,
+      );
+    }
   }
 }
 if (values.json) console.log(JSON.stringify({ model: checkpointPath, threads, results }));
