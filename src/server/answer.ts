@@ -27,23 +27,30 @@ export interface Exchange {
 
 type TextEvents = AsyncIterable<readonly TextEvent[]>;
 
+/** Admits a request and starts its work; whoever answers closes the scope. */
+function begin({ context, request, server, model, text }: Exchange) {
+  requireReady(model);
+  const plan = planText(model, text);
+  const scope = context.lifecycle.open(request);
+  try {
+    server?.timeout(request, 0);
+    const generated = generateText(plan, scope.signal, context.records.queueListener(request));
+    const events = context.records.observe(request, text, generated);
+    return { scope, events, choiceCount: plan.choices.length };
+  } catch (error) {
+    scope.close();
+    throw error;
+  }
+}
+
 /** The whole answer at once; a client that leaves ends the work. */
 export async function answerWhole<Body>(
   exchange: Exchange,
   fold: (events: TextEvents, choiceCount: number) => Promise<Body>,
 ): Promise<Body> {
-  const { context, request, server, model, text } = exchange;
-  requireReady(model);
-  const plan = planText(model, text);
-  const scope = context.lifecycle.open(request);
-  server?.timeout(request, 0);
+  const { scope, events, choiceCount } = begin(exchange);
   try {
-    const events = context.records.observe(
-      request,
-      text,
-      generateText(plan, scope.signal, context.records.queueListener(request)),
-    );
-    return await fold(events, plan.choices.length);
+    return await fold(events, choiceCount);
   } finally {
     scope.close();
   }
@@ -63,21 +70,13 @@ export interface StreamEncoding {
  * in an error event, after which the stream ends without its closing mark.
  */
 export async function answerStream(exchange: Exchange, encoding: StreamEncoding): Promise<Response> {
-  const { context, request, server, model, text } = exchange;
-  requireReady(model);
-  const plan = planText(model, text);
-  const scope = context.lifecycle.open(request);
-  server?.timeout(request, 0);
+  const { context } = exchange;
+  const { scope, events, choiceCount } = begin(exchange);
   try {
-    const source = context.records.observe(
-      request,
-      text,
-      generateText(plan, scope.signal, context.records.queueListener(request)),
-    );
-    const events = await admit(source, LIMITS.admissionMs);
+    const admitted = await admit(events, LIMITS.admissionMs);
     return eventStream({
       scope,
-      source: encoding.encode(events, plan.choices.length),
+      source: encoding.encode(admitted, choiceCount),
       ...(encoding.keepAlive === undefined ? {} : { keepAlive: encoding.keepAlive }),
       keepAliveIntervalMs: context.keepAliveIntervalMs,
       backlogBytes: context.streamBacklogBytes,
