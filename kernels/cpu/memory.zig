@@ -1,7 +1,10 @@
 //! Buffers of the CPU device: zeroed pages, memory of the caller, or a read-only view of a file.
 
 const std = @import("std");
+const builtin = @import("builtin");
 const status = @import("../abi/status.zig");
+
+const huge_page_bytes = 2 << 20;
 
 pub const Buffer = struct {
     memory: [*]u8,
@@ -12,11 +15,29 @@ pub const Buffer = struct {
 
     /// Zeroed memory that the system hands out page by page when it is first touched.
     pub fn create(bytes: u64) status.Error!Buffer {
-        const length = try mappable(bytes);
+        return reserve(bytes, 0);
+    }
+
+    /// The same for memory that will be touched as a whole and read as a stream: in huge pages where the system
+    /// has them. Walking 4 KiB pages costs a third of the bandwidth of the caches and a tenth of the memory's.
+    pub fn createHuge(bytes: u64) status.Error!Buffer {
+        if (builtin.os.tag != .linux or bytes < huge_page_bytes) return create(bytes);
+        const buffer = try reserve(bytes, huge_page_bytes);
+        const length = std.mem.alignForward(u64, bytes, std.heap.pageSize());
+        // A system without huge pages refuses, which changes nothing but speed.
+        _ = std.c.madvise(@ptrCast(@alignCast(buffer.memory)), length, std.c.MADV.HUGEPAGE);
+        return buffer;
+    }
+
+    /// `alignment`: 0, or a multiple of the page size.
+    fn reserve(bytes: u64, alignment: u64) status.Error!Buffer {
+        const length = try mappable(bytes + alignment);
         const pages = std.c.mmap(null, length, .{ .READ = true, .WRITE = true }, .{ .TYPE = .PRIVATE, .ANONYMOUS = true }, -1, 0);
         if (pages == std.c.MAP_FAILED)
             return status.fail(error.OutOfMemory, "cannot reserve {d} bytes of memory", .{bytes});
-        return fromPages(pages, length, 0, bytes, true);
+        const address = @intFromPtr(pages);
+        const lead = if (alignment == 0) 0 else std.mem.alignForward(usize, address, alignment) - address;
+        return fromPages(pages, length, lead, bytes, true);
     }
 
     pub fn wrap(memory: [*]u8, bytes: u64) Buffer {

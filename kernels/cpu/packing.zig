@@ -22,7 +22,7 @@ pub const Packing = struct {
             for (segmentsOf(body)) |*segment| total += segmentBytes(body, segment);
         }
         if (total == 0) return null;
-        const panels = try memory.Buffer.create(total);
+        const panels = try memory.Buffer.createHuge(total);
         var at: u64 = 0;
         for (bodies) |*body| {
             for (segmentsOf(body)) |*segment| {
