@@ -1,102 +1,178 @@
-//! Activations as the quantised matrix products want them: 15-bit integers in blocks of 32, each integer split
-//! into a high and a low byte for the 8-bit dot product instructions (`v = 128 * high + low`). One byte alone
-//! would be up to twice as fast and costs small models about 5% of a logit's spread; two leave an error of f32's
-//! order.
+//! Activations as the quantised matrix products want them: 15-bit integers that share a scale in groups of 128,
+//! each integer split into a high and a low byte for the 8-bit dot product instructions
+//! (`v = 128 * high + low`). One byte alone would be up to twice as fast and costs small models about 5% of a
+//! logit's spread; two leave an error of f32's order.
 //!
-//! Tokens are grouped in tiles of up to 16; within a tile the records of one block lie together, token by
+//! Tokens are grouped in tiles of up to 16; within a tile the records of one group lie together, token by
 //! token, so that a kernel walks one pointer whatever the number of tokens.
 
 const std = @import("std");
+const math = @import("math.zig");
+const simd = @import("simd.zig");
 
-pub const block_elements = 32;
+const F32 = simd.F32;
+const I32 = simd.I32;
+
+pub const group_elements = 128;
 /// Tokens of a tile; the last tile of a step holds what is left.
 pub const tile_tokens = 16;
 
-/// Largest integer of a block: 127 in the high byte, 0 in the low one.
+/// Largest integer of a group: 127 in the high byte, 0 in the low one.
 const integer_max = 127 * 128;
 
-/// One block of one token. The sums serve weight formats with offsets or minima, by halves of 16 and whole.
+const vectors = group_elements / 16;
+
+/// One group of one token. The sums serve weight formats with offsets or minima, by 16 and by 32 elements. The
+/// size is an odd number of cache lines: the records of a tile do not meet in the same sets of the cache.
 pub const Record = extern struct {
-    high: [32]i8,
-    low: [32]i8,
+    high: [group_elements]i8 align(64),
+    low: [group_elements]i8,
+    /// Sums of the high and of the low bytes, negated: what an offset of 1 takes away.
+    less_high_32: [4]i32,
+    less_low_32: [4]i32,
+    less_high_16: [8]i32,
+    less_low_16: [8]i32,
+    /// Sums of the values.
+    total_32: [4]f32,
+    total_16: [8]f32,
     scale: f32,
-    /// Sum of the integers.
-    sum: i32,
-    half_sums: [2]i32,
-    /// Sum of the values: scale * sum.
-    total: f32,
-    half_totals: [2]f32,
-    reserved: f32 = 0,
 
     comptime {
-        std.debug.assert(@sizeOf(Record) == 96);
+        std.debug.assert(@sizeOf(Record) == 7 * 64);
     }
 };
 
-/// Blocks of a row of k elements, an even number: the in-place kernels read two at a time.
-pub fn blockCount(k: usize) usize {
-    return std.mem.alignForward(usize, k, 2 * block_elements) / block_elements;
+/// Groups of a row of k elements.
+pub fn groupCount(k: usize) usize {
+    return std.math.divCeil(usize, k, group_elements) catch unreachable;
 }
 
 /// Records that `tokens` rows of k elements need.
 pub fn recordCount(tokens: usize, k: usize) usize {
-    return tokens * blockCount(k);
+    return tokens * groupCount(k);
 }
 
 /// The quantised rows of a step.
 pub const Rows = struct {
     records: [*]Record,
     tokens: usize,
-    blocks: usize,
+    groups: usize,
 
     /// Tokens in the tile that begins at `token`, a multiple of `tile_tokens`.
     pub inline fn tileSize(rows: Rows, token: usize) usize {
         return @min(tile_tokens, rows.tokens - token);
     }
 
-    /// The record of a token's first block; the next block's is `tileSize` records on.
+    /// The record of a token's first group; the next group's is `tileSize` records on.
     pub inline fn first(rows: Rows, token: usize) [*]Record {
         const tile = token - token % tile_tokens;
-        return rows.records + tile * rows.blocks + (token - tile);
+        return rows.records + tile * rows.groups + (token - tile);
     }
 
     /// Quantises one row of k f32: scale the largest magnitude / 16256, integers rounded to nearest, ties to
-    /// even.
+    /// even. Elements past the end of the row are 0.
     pub fn quantize(rows: Rows, token: usize, x: [*]const f32, k: usize) void {
         const step = rows.tileSize(token - token % tile_tokens);
-        var record = rows.first(token);
-        for (0..rows.blocks) |block| {
-            const start = block * block_elements;
-            quantizeBlock(x + start, if (start < k) @min(block_elements, k - start) else 0, &record[0]);
-            record += step;
+        var record = &rows.first(token)[0];
+        var done: usize = 0;
+        while (done + group_elements <= k) : (done += group_elements) {
+            quantizeGroup(x[done..][0..group_elements], record);
+            record = &(@as([*]Record, @ptrCast(record)) + step)[0];
         }
+        if (done == k) return;
+        var tail: [group_elements]f32 = @splat(0);
+        @memcpy(tail[0 .. k - done], x[done..k]);
+        quantizeGroup(&tail, record);
     }
 };
 
-fn quantizeBlock(x: [*]const f32, present: usize, record: *Record) void {
-    const V = @Vector(32, f32);
-    const I = @Vector(32, i32);
-    var values: [32]f32 = @splat(0);
-    @memcpy(values[0..present], x[0..present]);
-    const v: V = values;
-    const largest = @reduce(.Max, @abs(v));
-    const inverse: f32 = if (largest > 0 and std.math.isFinite(largest)) integer_max / largest else 0;
-    // Adding and taking away 1.5 * 2^23 rounds to the nearest integer, ties to even.
-    const magic: V = @splat(12582912);
-    const rounded = (v * @as(V, @splat(inverse)) + magic) - magic;
-    // A block with an infinity or NaN poisons its outputs through the scale; the integers stay defined.
-    const safe = @select(f32, rounded == rounded, rounded, @as(V, @splat(0)));
-    const integers: I = @intFromFloat(safe);
-    const high = (integers + @as(I, @splat(64))) >> @splat(7);
-    const low = integers - (high << @splat(7));
-    record.high = @as(@Vector(32, i8), @intCast(high));
-    record.low = @as(@Vector(32, i8), @intCast(low));
-    record.scale = if (@reduce(.And, v == v)) largest / integer_max else std.math.nan(f32);
-    const parts: [2]@Vector(16, i32) = @bitCast(integers);
-    inline for (0..2) |half| {
-        record.half_sums[half] = @reduce(.Add, parts[half]);
-        record.half_totals[half] = record.scale * @as(f32, @floatFromInt(record.half_sums[half]));
+fn quantizeGroup(x: *const [group_elements]f32, record: *Record) void {
+    const magnitude: I32 = @splat(0x7fff_ffff);
+    // Magnitudes compare as integers; infinities and NaNs are above all numbers.
+    var largest_bits: I32 = @splat(0);
+    inline for (0..vectors) |i| largest_bits = @max(largest_bits, @as(I32, @bitCast(x[16 * i ..][0..16].*)) & magnitude);
+    const bits = @reduce(.Max, largest_bits);
+    const finite = bits < 0x7f80_0000;
+    const largest: f32 = @bitCast(bits);
+    const scale = if (finite) largest / integer_max else std.math.nan(f32);
+    // A group with an infinity or NaN poisons its outputs through the scale; its integers are any. A tiny one
+    // is zero rather than scaled by infinity.
+    const inverse: F32 = @splat(if (finite and largest > 0x1p-110) integer_max / largest else 0);
+
+    // Adding 1.5 * 2^23 rounds to the nearest integer, ties to even, and leaves it in the low bits.
+    const magic: f32 = 12582912;
+    inline for (0..vectors) |i| {
+        const v: F32 = x[16 * i ..][0..16].*;
+        const shifted = v * inverse + @as(F32, @splat(magic));
+        const integers = @as(I32, @bitCast(shifted)) -% @as(I32, @splat(@bitCast(magic)));
+        const high = (integers +% @as(I32, @splat(64))) >> @splat(7);
+        const low = integers -% (high << @splat(7));
+        record.high[16 * i ..][0..16].* = @as(@Vector(16, i8), @truncate(high));
+        record.low[16 * i ..][0..16].* = @as(@Vector(16, i8), @truncate(low));
     }
-    record.sum = record.half_sums[0] + record.half_sums[1];
-    record.total = record.scale * @as(f32, @floatFromInt(record.sum));
+    record.scale = scale;
+    inline for (0..2) |half| {
+        const high = sumsBy16(record.high[64 * half ..][0..64]);
+        const low = sumsBy16(record.low[64 * half ..][0..64]);
+        const total = @as(@Vector(4, f32), @floatFromInt((high << @splat(7)) +% low)) * @as(@Vector(4, f32), @splat(scale));
+        record.less_high_16[4 * half ..][0..4].* = -%high;
+        record.less_low_16[4 * half ..][0..4].* = -%low;
+        record.total_16[4 * half ..][0..4].* = total;
+        const high_32 = pairs(high);
+        const low_32 = pairs(low);
+        const total_32 = @as(@Vector(2, f32), @floatFromInt((high_32 << @splat(7)) +% low_32)) * @as(@Vector(2, f32), @splat(scale));
+        record.less_high_32[2 * half ..][0..2].* = -%high_32;
+        record.less_low_32[2 * half ..][0..2].* = -%low_32;
+        record.total_32[2 * half ..][0..2].* = total_32;
+    }
+}
+
+/// Sums of 64 bytes by 16.
+inline fn sumsBy16(bytes: *const [64]i8) @Vector(4, i32) {
+    const by_4 = simd.dot(@splat(0), @splat(1), bytes.*);
+    const by_8 = by_4 +% @shuffle(i32, by_4, undefined, [16]i32{ 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14 });
+    const by_16 = by_8 +% @shuffle(i32, by_8, undefined, [16]i32{ 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13 });
+    return @shuffle(i32, by_16, undefined, [4]i32{ 0, 4, 8, 12 });
+}
+
+inline fn pairs(v: @Vector(4, i32)) @Vector(2, i32) {
+    return @shuffle(i32, v, undefined, [2]i32{ 0, 2 }) +% @shuffle(i32, v, undefined, [2]i32{ 1, 3 });
+}
+
+test "integers, sums and scale of a group" {
+    var random = std.Random.DefaultPrng.init(3);
+    var x: [group_elements]f32 = undefined;
+    var record: Record = undefined;
+    for (0..200) |round| {
+        for (&x) |*value| value.* = (random.random().float(f32) * 2 - 1) * (if (round % 3 == 0) 1e-3 else 50);
+        quantizeGroup(&x, &record);
+        var largest: f32 = 0;
+        for (x) |value| largest = @max(largest, @abs(value));
+        try std.testing.expectEqual(largest / integer_max, record.scale);
+        var total: i32 = 0;
+        for (x, record.high, record.low) |value, high, low| {
+            const integer = @as(i32, high) * 128 + low;
+            total += integer;
+            try std.testing.expect(@abs(value - @as(f32, @floatFromInt(integer)) * record.scale) <= 0.5001 * record.scale);
+        }
+        var less: i32 = 0;
+        for (record.less_high_32, record.less_low_32) |high, low| less += 128 * high + low;
+        try std.testing.expectEqual(-total, less);
+        less = 0;
+        for (record.less_high_16, record.less_low_16) |high, low| less += 128 * high + low;
+        try std.testing.expectEqual(-total, less);
+    }
+}
+
+test "a group with an infinity or a NaN has a scale of NaN, one of zeros is zero" {
+    var record: Record = undefined;
+    for ([_]f32{ std.math.inf(f32), -std.math.inf(f32), std.math.nan(f32) }) |bad| {
+        var x: [group_elements]f32 = @splat(1);
+        x[77] = bad;
+        quantizeGroup(&x, &record);
+        try std.testing.expect(std.math.isNan(record.scale) and std.math.isNan(record.total_32[0]) and std.math.isNan(record.total_16[7]));
+    }
+    quantizeGroup(&@as([group_elements]f32, @splat(0)), &record);
+    try std.testing.expectEqual(0, record.scale);
+    for (record.high, record.low) |high, low| try std.testing.expect(high == 0 and low == 0);
 }

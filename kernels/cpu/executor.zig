@@ -83,7 +83,7 @@ pub const Executor = struct {
         const program = try program_module.decode(allocator, words, views);
 
         const needs = try lower.measure(&program);
-        var workspace = try memory.Buffer.create(@max(64, needs.workspace_bytes));
+        var workspace = try memory.Buffer.createHuge(@max(64, needs.workspace_bytes));
         errdefer workspace.free();
         const per_thread = std.mem.alignForward(usize, @max(64, needs.scratch_bytes), 64);
         const scratch = try allocator.alignedAlloc(u8, .@"64", per_thread * pool.count);
@@ -190,7 +190,7 @@ pub const Executor = struct {
 
     fn runRows(executor: *Executor, op: u32, begin: usize, end: usize, scratch: []align(64) u8) void {
         switch (executor.bodies[op]) {
-            .matmul => |*a| for (begin..end) |token| a.x_blocks.quantize(token, a.x + token * a.x_stride, a.k),
+            .matmul => |*a| for (begin..end) |token| a.x_groups.quantize(token, a.x + token * a.x_stride, a.k),
             .gather_rows => |*a| a.rows.run(begin, end, a.x_leading.at(&executor.dims)) catch |failure| executor.fail(op, failure),
             .sample => |*a| for (begin..end) |row| switch (sample.sampleRow(a, row, scratch)) {
                 .ok => {},

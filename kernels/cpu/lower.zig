@@ -150,7 +150,7 @@ pub fn prepare(body: *Body, leading: Leading, dims: []const u32) InputError!void
     switch (body.*) {
         .matmul => |*a| {
             a.tokens = leading.at(dims);
-            a.x_blocks.tokens = a.tokens;
+            a.x_groups.tokens = a.tokens;
         },
         .paged_attention => |*a| {
             a.arguments.sequences = a.sequences.at(dims);
@@ -236,10 +236,10 @@ const Lowering = struct {
             .k = k,
             .segments = undefined,
             .segment_count = 0,
-            .x_blocks = .{
+            .x_groups = .{
                 .records = @ptrCast(@alignCast(l.workspace)),
                 .tokens = 0,
-                .blocks = activations.blockCount(k),
+                .groups = activations.groupCount(k),
             },
         };
         var column: usize = 0;

@@ -34,7 +34,7 @@ pub const Arguments = struct {
     x: [*]const f32,
     x_stride: usize,
     /// x quantised, for block-quantised weights.
-    x_blocks: activations.Rows,
+    x_groups: activations.Rows,
     residual: ?[*]const f32,
     residual_stride: usize,
     tokens: usize,

@@ -1,6 +1,10 @@
-//! Matrix product over panels (`packed.zig`) on the tile unit of processors that have AMX: 16 tokens times 16 rows
-//! at a time. The integers are the same exact sums as in `matmul_packed.zig` and meet the same f32 operations in
-//! the same order, so a token's bits do not tell which of the two computed it.
+//! The packed product of several tokens at once by the tile unit (Intel AMX, int8): a panel of 16 rows is
+//! unpacked once into scratch and meets up to 16 tokens per instruction.
+//!
+//! Where scales are whole numbers they are multiplied into the weights, two bytes each, and the sums of a whole
+//! group of 128 stay in the tiles; the other formats leave the tiles every 32 elements. The sums are exact, like
+//! those of `matmul_packed.zig`, and meet the same f32 operations in the same order, so a token's bits do not
+//! tell which of the two computed it.
 
 const std = @import("std");
 const builtin = @import("builtin");
@@ -8,15 +12,20 @@ const activations = @import("activations.zig");
 const layouts = @import("packed.zig");
 const math = @import("math.zig");
 const matmul = @import("matmul.zig");
+const packed_panels = @import("matmul_packed.zig");
 const simd = @import("simd.zig");
 
 const F32 = simd.F32;
 const I32 = simd.I32;
 const Layout = layouts.Layout;
 const Record = activations.Record;
+const group_slabs = layouts.group_slabs;
+const slab_registers = layouts.slab_registers;
 
-/// Tokens of a tile; only full ones come here.
-pub const tile_tokens = 16;
+/// Fewer tokens are faster without unpacking.
+pub const tokens_min = 13;
+
+const tile_tokens = activations.tile_tokens;
 
 /// Set when the system has let this process use the tile registers.
 var permitted: bool = false;
@@ -36,41 +45,98 @@ pub fn available() bool {
 
 /// Bytes of scratch for one panel with rows of k elements, unpacked.
 pub fn scratchBytes(k: usize) usize {
-    return k / layouts.slab_elements * @sizeOf(Slab);
+    return activations.groupCount(k) * @sizeOf(Group(2));
 }
 
-/// A slab as the tile unit and the scaling want it.
-const Slab = struct {
-    /// `[8][16 rows][4]` signed integers, the format's offset taken away.
-    q: [layouts.slab_registers]simd.I8,
-    scale: [2]F32,
-    min: [2]F32,
-};
-
-/// Unpacks a panel into `scratch`.
-pub fn unpack(comptime l: Layout, panel: [*]const u8, k: usize, scratch: []align(64) u8) [*]const Slab {
-    const slabs: [*]Slab = @ptrCast(scratch.ptr);
-    var span = panel;
-    var index: usize = 0;
-    while (index < k / layouts.slab_elements) : (span += comptime l.spanBytes()) {
-        const head = layouts.header(l, span);
-        var slab = span + comptime l.headerBytes();
-        for (0..comptime l.slabsPerSpan()) |_| {
-            const out = &slabs[index];
-            inline for (0..layouts.slab_registers) |j| {
-                const offset: simd.U8 = @splat(@intCast(l.offset));
-                out.q[j] = @bitCast(layouts.integers(l, slab, j) -% offset);
-            }
-            inline for (0..comptime l.subs()) |sub| {
-                const scale = layouts.scaleOf(l, head, slab, sub);
-                out.scale[sub] = scale.scale;
-                if (l.has_min) out.min[sub] = scale.min;
-            }
-            slab += comptime l.slabBytes();
-            index += 1;
-        }
+/// One panel times the tokens `first .. end`; `first` is a multiple of 16. `release` is to follow the last run.
+pub fn run(comptime l: Layout, a: *const matmul.Arguments, segment: *const matmul.Segment, panel: [*]const u8, row: usize, first: usize, end: usize, scratch: []align(64) u8) void {
+    const groups: [*]Group(planes(l)) = @ptrCast(scratch.ptr);
+    unpack(l, panel, a.k, groups);
+    var configured: usize = 0;
+    var token = first;
+    while (token < end) : (token += tile_tokens) {
+        const size = a.x_groups.tileSize(token);
+        if (size < tokens_min) return packed_panels.runTile(l, a, segment, panel, row, token);
+        if (size != configured) configure(l, size);
+        configured = size;
+        // Whole tiles, the most by far, know their size when they are compiled.
+        if (size == tile_tokens) multiply(l, tile_tokens, a, segment, groups, row, token, size) else multiply(l, null, a, segment, groups, row, token, size);
     }
-    return slabs;
+}
+
+pub fn release() void {
+    asm volatile ("tilerelease");
+}
+
+/// Bytes that hold a weight with its scale, or without one.
+inline fn planes(comptime l: Layout) usize {
+    // Of the formats with whole scales only this one stays below 128.
+    return if (!l.whole() or l.nibble_scales) 1 else 2;
+}
+
+/// A group as the tile unit and the scaling want it: by plane and register, `[16 rows][4]` bytes.
+fn Group(comptime count: usize) type {
+    return struct {
+        bytes: [count][group_slabs * slab_registers]simd.I8,
+        /// The unit in the first; or, for half float scales, one for each slab.
+        scale: [group_slabs]F32,
+        min: [2 * group_slabs]F32,
+    };
+}
+
+fn unpack(comptime l: Layout, panel: [*]const u8, k: usize, groups: [*]Group(planes(l))) void {
+    @setEvalBranchQuota(100_000);
+    var span = panel;
+    var slab = panel;
+    var head: layouts.Header = undefined;
+    for (0..k / layouts.slab_elements) |index| {
+        if (index % l.slabsPerSpan() == 0) {
+            span = slab;
+            head = layouts.header(l, span);
+            slab += l.headerBytes();
+        }
+        const group = &groups[index / group_slabs];
+        const at = index % group_slabs;
+        if (l.whole()) {
+            group.scale[0] = head.unit;
+            inline for (0..l.subs()) |sub| {
+                const scale = layouts.wholeScale(l, slab, sub);
+                const registers = comptime slab_registers / l.subs();
+                inline for (sub * registers..(sub + 1) * registers) |j| scaled(l, layouts.integers(l, slab, j), scale, group, at * slab_registers + j);
+            }
+        } else {
+            group.scale[at] = layouts.halfScale(slab);
+            const offset: simd.U8 = @splat(@intCast(l.offset));
+            inline for (0..slab_registers) |j| group.bytes[0][at * slab_registers + j] = @bitCast(layouts.integers(l, slab, j) -% offset);
+        }
+        if (l.has_min) inline for (0..l.subs()) |sub| {
+            group.min[at * l.subs() + sub] = layouts.minimum(l, head, slab, sub);
+        };
+        slab += l.slabBytes();
+    }
+    // A chunk of two slabs whose second is not there meets zeros of x; its bytes only have to be defined.
+    const slabs = k / layouts.slab_elements;
+    if (l.whole() and slabs % 2 == 1) {
+        inline for (&groups[slabs / group_slabs].bytes) |*plane| @memset(plane[slabs % group_slabs * slab_registers ..][0..slab_registers], @splat(0));
+    }
+}
+
+/// Stores `scale * (integer - offset)` of 64 elements: a signed low byte and what is left, in 256s.
+inline fn scaled(comptime l: Layout, q: simd.U8, scale: I32, group: *Group(planes(l)), at: usize) void {
+    const Words = @Vector(32, i16);
+    const UWords = @Vector(32, u16);
+    // The scale in both words of a row's lane; the even and the odd bytes of each lane as words.
+    const both = (scale & @as(I32, @splat(0xffff))) | (scale << @splat(16));
+    const factor: Words = @bitCast(both);
+    const words: UWords = @bitCast(q);
+    const offset: Words = @splat(l.offset);
+    const even = (@as(Words, @bitCast(words & @as(UWords, @splat(0xff)))) - offset) *% factor;
+    const odd = (@as(Words, @bitCast(words >> @splat(8))) - offset) *% factor;
+    const low_mask: UWords = @splat(0xff);
+    group.bytes[0][at] = @bitCast((@as(UWords, @bitCast(even)) & low_mask) | (@as(UWords, @bitCast(odd)) << @splat(8)));
+    if (planes(l) == 1) return;
+    const half: Words = @splat(128);
+    group.bytes[1][at] = @bitCast((@as(UWords, @bitCast(even +% half)) >> @splat(8)) | (@as(UWords, @bitCast(odd +% half)) & ~low_mask));
 }
 
 /// Shapes of the eight tile registers (Intel's programming reference, "TILECFG").
@@ -81,84 +147,144 @@ const Configuration = extern struct {
     row_bytes: [16]u16 = @splat(0),
     rows: [16]u8 = @splat(0),
 
-    /// 0, 1: sums; 2, 3: high and low bytes of x; 4: weights.
-    fn of(comptime l: Layout) Configuration {
-        var configuration: Configuration = .{};
-        for (0..2) |tile| {
-            configuration.row_bytes[tile] = 64;
-            configuration.rows[tile] = tile_tokens;
-            configuration.row_bytes[2 + tile] = l.sub;
-            configuration.rows[2 + tile] = tile_tokens;
-        }
-        configuration.row_bytes[4] = 64;
-        configuration.rows[4] = l.sub / 4;
-        return configuration;
-    }
-
     comptime {
         std.debug.assert(@sizeOf(Configuration) == 64);
     }
+
+    fn set(configuration: *Configuration, tile: usize, rows: usize, row_bytes: usize) void {
+        configuration.rows[tile] = @intCast(rows);
+        configuration.row_bytes[tile] = @intCast(row_bytes);
+    }
 };
 
-/// To be called by a thread before it multiplies, and `release` after: the registers cost every switch of threads.
-pub fn configure(comptime l: Layout) void {
-    const configuration = comptime Configuration.of(l);
+/// 0 to 3: sums of (high, low) bytes of x times (low, high) bytes of the weights; 4, 5: high and low bytes of x;
+/// 6, 7: low and high bytes of the weights.
+fn configure(comptime l: Layout, tokens: usize) void {
+    const chunk = if (l.whole()) 64 else 32;
+    var configuration: Configuration = .{};
+    for (0..4) |tile| configuration.set(tile, tokens, 64);
+    for (4..6) |tile| configuration.set(tile, tokens, chunk);
+    for (6..8) |tile| configuration.set(tile, chunk / 4, 64);
     asm volatile ("ldtilecfg (%[p])"
         :
         : [p] "r" (&configuration),
         : .{ .memory = true });
 }
 
-pub fn release() void {
-    asm volatile ("tilerelease");
-}
+const Sums = [4][tile_tokens]I32;
 
-/// One panel times the 16 tokens from `token` on, a multiple of 16.
-pub fn multiply(comptime l: Layout, a: *const matmul.Arguments, segment: *const matmul.Segment, slabs: [*]const Slab, row: usize, token: usize) void {
-    @setEvalBranchQuota(100_000);
+fn multiply(comptime l: Layout, comptime known_size: ?usize, a: *const matmul.Arguments, segment: *const matmul.Segment, groups: [*]const Group(planes(l)), row: usize, token: usize, run_size: usize) void {
+    const size = known_size orelse run_size;
     var acc: [tile_tokens]F32 = @splat(@splat(0));
     // Two sets of sums, so that one is scaled while the next is computed.
-    var sums: [2][2][tile_tokens]I32 = undefined;
-    var records: [*]const Record = a.x_blocks.first(token);
-    for (0..a.k / layouts.slab_elements) |index| {
-        const slab = &slabs[index];
-        inline for (0..comptime l.subs()) |sub| {
-            const set = &sums[if (l.subs() == 2) sub else index % 2];
-            products(&records[0].high[sub * 16], &records[0].low[sub * 16], &slab.q[sub * 4], set);
-            inline for (0..tile_tokens) |t| {
-                const record = &records[t];
-                const sum: F32 = @floatFromInt((set[0][t] << @splat(7)) + set[1][t]);
-                acc[t] = math.mulAdd(sum, slab.scale[sub] * @as(F32, @splat(record.scale)), acc[t]);
-                if (l.has_min) {
-                    const total: F32 = @splat(if (comptime l.subs() == 1) record.total else record.half_totals[sub]);
-                    acc[t] = math.mulAdd(slab.min[sub], total, acc[t]);
-                }
-            }
-        }
-        records += tile_tokens;
+    var sums: [2]Sums = undefined;
+    var records: [*]const Record = a.x_groups.first(token);
+    const slabs = a.k / layouts.slab_elements;
+    for (0..a.x_groups.groups) |index| {
+        const present = @min(group_slabs, slabs - index * group_slabs);
+        if (l.whole())
+            addWhole(l, known_size, &groups[index], records, present, size, &sums[index % 2], &acc)
+        else
+            addHalves(l, known_size, &groups[index], records, present, size, &sums, &acc);
+        records += size;
     }
-    inline for (0..tile_tokens) |t| matmul.storeLanes(a, segment, row, token + t, acc[t]);
+    for (acc[0..size], token..) |values, t| matmul.storeLanes(a, segment, row, t, values);
 }
 
-/// Exact sums of 16 tokens times 16 rows, high and low bytes apart.
-inline fn products(high: *const i8, low: *const i8, weights: *const simd.I8, sums: *[2][tile_tokens]I32) void {
-    asm volatile (
-        \\tileloadd (%[high],%[stride],1), %%tmm2
-        \\tileloadd (%[low],%[stride],1), %%tmm3
-        \\tileloadd (%[weights],%[line],1), %%tmm4
-        \\tilezero %%tmm0
-        \\tilezero %%tmm1
-        \\tdpbssd %%tmm4, %%tmm2, %%tmm0
-        \\tdpbssd %%tmm4, %%tmm3, %%tmm1
-        \\tilestored %%tmm0, (%[first],%[line],1)
-        \\tilestored %%tmm1, (%[second],%[line],1)
+inline fn addWhole(comptime l: Layout, comptime known_size: ?usize, group: *const Group(planes(l)), records: [*]const Record, slabs: usize, size: usize, sums: *Sums, acc: *[tile_tokens]F32) void {
+    inline for (0..4) |tile| if (planes(l) == 2 or tile % 2 == 0) zeroTile(tile);
+    if (slabs == group_slabs) {
+        inline for (0..group_slabs / 2) |chunk| addChunk(l, group, records, chunk);
+    } else for (0..(slabs + 1) / 2) |chunk| addChunk(l, group, records, chunk);
+    inline for (0..4) |tile| if (planes(l) == 2 or tile % 2 == 0) storeTile(tile, &sums[tile]);
+
+    if (known_size) |count| {
+        inline for (0..count) |t| scaleWhole(l, group, &records[t], slabs, sums, t, &acc[t]);
+    } else for (0..size) |t| scaleWhole(l, group, &records[t], slabs, sums, t, &acc[t]);
+}
+
+/// Two slabs, 64 elements: all pairs of high and low bytes.
+inline fn addChunk(comptime l: Layout, group: *const Group(planes(l)), records: [*]const Record, chunk: usize) void {
+    loadTile(4, &records[0].high[64 * chunk], @sizeOf(Record));
+    loadTile(6, &group.bytes[0][2 * slab_registers * chunk], 64);
+    addTiles(0, 4, 6);
+    if (planes(l) == 2) {
+        loadTile(7, &group.bytes[1][2 * slab_registers * chunk], 64);
+        addTiles(1, 4, 7);
+    }
+    loadTile(5, &records[0].low[64 * chunk], @sizeOf(Record));
+    addTiles(2, 5, 6);
+    if (planes(l) == 2) addTiles(3, 5, 7);
+}
+
+inline fn scaleWhole(comptime l: Layout, group: *const Group(planes(l)), record: *const Record, slabs: usize, sums: *const Sums, t: usize, total: *F32) void {
+    if (l.has_min) {
+        if (slabs == group_slabs) {
+            inline for (0..group_slabs) |slab| addMinima(l, group, record, slab, total);
+        } else for (0..slabs) |slab| addMinima(l, group, record, slab, total);
+    }
+    var high = sums[0][t];
+    var low = sums[2][t];
+    if (planes(l) == 2) {
+        high +%= sums[1][t] << @splat(8);
+        low +%= sums[3][t] << @splat(8);
+    }
+    total.* = math.mulAdd(packed_panels.wholeSum(high, low), group.scale[0] * @as(F32, @splat(record.scale)), total.*);
+}
+
+inline fn addMinima(comptime l: Layout, group: *const Group(planes(l)), record: *const Record, slab: usize, total: *F32) void {
+    inline for (0..l.subs()) |sub| {
+        const sum: F32 = @splat(if (l.sub == 32) record.total_32[slab] else record.total_16[2 * slab + sub]);
+        total.* = math.mulAdd(group.min[slab * l.subs() + sub], sum, total.*);
+    }
+}
+
+inline fn addHalves(comptime l: Layout, comptime known_size: ?usize, group: *const Group(planes(l)), records: [*]const Record, slabs: usize, size: usize, sums: *[2]Sums, acc: *[tile_tokens]F32) void {
+    for (0..slabs) |slab| {
+        const set = &sums[slab % 2];
+        zeroTile(0);
+        zeroTile(1);
+        loadTile(6, &group.bytes[0][slab_registers * slab], 64);
+        loadTile(4, &records[0].high[32 * slab], @sizeOf(Record));
+        addTiles(0, 4, 6);
+        loadTile(5, &records[0].low[32 * slab], @sizeOf(Record));
+        addTiles(1, 5, 6);
+        storeTile(0, &set[0]);
+        storeTile(1, &set[1]);
+        if (known_size) |count| {
+            inline for (0..count) |t| scaleHalf(l, group, &records[t], slab, set, t, &acc[t]);
+        } else for (0..size) |t| scaleHalf(l, group, &records[t], slab, set, t, &acc[t]);
+    }
+}
+
+inline fn scaleHalf(comptime l: Layout, group: *const Group(planes(l)), record: *const Record, slab: usize, sums: *const Sums, t: usize, total: *F32) void {
+    const sum: F32 = @floatFromInt((sums[0][t] << @splat(7)) + sums[1][t]);
+    total.* = math.mulAdd(sum, group.scale[slab] * @as(F32, @splat(record.scale)), total.*);
+    if (l.has_min) total.* = math.mulAdd(group.min[slab], @as(F32, @splat(record.total_32[slab])), total.*);
+}
+
+inline fn zeroTile(comptime tile: usize) void {
+    asm volatile (std.fmt.comptimePrint("tilezero %%tmm{d}", .{tile}));
+}
+
+/// Rows of a tile, `stride` bytes apart.
+inline fn loadTile(comptime tile: usize, source: *const anyopaque, stride: usize) void {
+    asm volatile (std.fmt.comptimePrint("tileloadd (%[source],%[stride],1), %%tmm{d}", .{tile})
         :
-        : [high] "r" (high),
-          [low] "r" (low),
-          [weights] "r" (weights),
-          [first] "r" (&sums[0]),
-          [second] "r" (&sums[1]),
-          [stride] "r" (@as(usize, @sizeOf(Record))),
-          [line] "r" (@as(usize, 64)),
+        : [source] "r" (source),
+          [stride] "r" (stride),
         : .{ .memory = true });
+}
+
+inline fn storeTile(comptime tile: usize, target: *[tile_tokens]I32) void {
+    asm volatile (std.fmt.comptimePrint("tilestored %%tmm{d}, (%[target],%[stride],1)", .{tile})
+        :
+        : [target] "r" (target),
+          [stride] "r" (@as(usize, 64)),
+        : .{ .memory = true });
+}
+
+/// `sums += x @ weights`: signed bytes into 32-bit integers.
+inline fn addTiles(comptime sums: usize, comptime x: usize, comptime weights: usize) void {
+    asm volatile (std.fmt.comptimePrint("tdpbssd %%tmm{d}, %%tmm{d}, %%tmm{d}", .{ weights, x, sums }));
 }

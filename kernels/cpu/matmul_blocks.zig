@@ -21,7 +21,12 @@ const panel_rows = 16;
 
 /// Bytes of the scratch memory one thread needs for an inner dimension of k.
 pub fn scratchBytes(k: usize) usize {
-    return panel_rows * (activations.blockCount(k) / 2) * @sizeOf(Group);
+    return panel_rows * groupCount(k) * @sizeOf(Group);
+}
+
+/// Groups of 64 weights in a row of k.
+fn groupCount(k: usize) usize {
+    return std.math.divCeil(usize, k, simd.group_elements) catch unreachable;
 }
 
 /// Rows `first .. end` of a segment, all tokens.
@@ -87,14 +92,13 @@ inline fn accumulate(
     @setEvalBranchQuota(100_000);
     const signed = offset > simd.dot_unsigned_max;
     const shifted = offset != 0 and !signed;
-    const stride = a.x_blocks.tileSize(first_token - first_token % activations.tile_tokens);
-    const records = a.x_blocks.first(first_token) + 2 * group * stride;
+    const stride = a.x_groups.tileSize(first_token - first_token % activations.tile_tokens);
+    const records = a.x_groups.first(first_token) + group / 2 * stride;
     inline for (0..tokens) |t| {
-        const one = &records[t];
-        const two = &records[stride + t];
-        const high = simd.join(@as(@Vector(32, i8), one.high), @as(@Vector(32, i8), two.high));
-        const low = simd.join(@as(@Vector(32, i8), one.low), @as(@Vector(32, i8), two.low));
-        const scale = simd.join(@as(@Vector(8, f32), @splat(one.scale)), @as(@Vector(8, f32), @splat(two.scale)));
+        const record = &records[t];
+        const high: simd.I8 = record.high[group % 2 * 64 ..][0..64].*;
+        const low: simd.I8 = record.low[group % 2 * 64 ..][0..64].*;
+        const scale: F32 = @splat(record.scale);
         // What the format's offset adds to every product of this group.
         const excess: I32 = if (shifted) twoBytes(@splat(offset), high, low) else undefined;
         const sums: F32 = if (has_min) scale * @as(F32, @floatFromInt(twoBytes(@splat(1), high, low))) else undefined;
@@ -122,7 +126,7 @@ inline fn twoBytesSigned(q: simd.U8, high: simd.I8, low: simd.I8) I32 {
 
 /// Unpacks 16 rows at a time into scratch, `[row / tile][group][row % tile]`, then runs all tokens over them.
 fn panelRows(comptime F: type, a: *const matmul.Arguments, segment: *const matmul.Segment, first: usize, end: usize, scratch: []align(64) u8) void {
-    const group_count = a.x_blocks.blocks / 2;
+    const group_count = groupCount(a.k);
     const panel: [*]Group = @ptrCast(@alignCast(scratch.ptr));
     var row = first;
     while (row < end) : (row += panel_rows) {

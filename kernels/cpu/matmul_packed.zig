@@ -13,6 +13,7 @@ const F32 = simd.F32;
 const I32 = simd.I32;
 const Layout = layouts.Layout;
 const Record = activations.Record;
+const slab_registers = layouts.slab_registers;
 
 /// Tokens in registers at once; narrower machines have fewer and smaller registers.
 const register_tokens = if (simd.has_avx512) 8 else 2;
@@ -25,9 +26,8 @@ pub fn run(a: *const matmul.Arguments, segment: *const matmul.Segment, panels: [
     switch (segment.dtype) {
         inline .q4_0, .q4_1, .q5_0, .q5_1, .q8_0, .q2_k, .q3_k, .q4_k, .q5_k, .q6_k => |dtype| {
             const l = comptime Layout.of(dtype);
-            const panel_bytes = layouts.panelBytes(dtype, a.k);
-            const with_tiles = amx.available() and a.tokens >= amx.tile_tokens;
-            if (with_tiles) amx.configure(l);
+            const panel_bytes = l.panelBytes(a.k);
+            const with_tiles = amx.available() and a.tokens >= amx.tokens_min;
             defer if (with_tiles) amx.release();
             const block_tokens = residentTokens(a);
             var block: usize = 0;
@@ -36,12 +36,10 @@ pub fn run(a: *const matmul.Arguments, segment: *const matmul.Segment, panels: [
                 var row = first;
                 while (row < end) : (row += layouts.panel_rows) {
                     const panel = panels + row / layouts.panel_rows * panel_bytes;
-                    var token = block;
-                    if (with_tiles) {
-                        const slabs = amx.unpack(l, panel, a.k, scratch);
-                        while (token + amx.tile_tokens <= block_end) : (token += amx.tile_tokens) amx.multiply(l, a, segment, slabs, row, token);
+                    if (with_tiles) amx.run(l, a, segment, panel, row, block, block_end, scratch) else {
+                        var token = block;
+                        while (token < block_end) : (token += activations.tile_tokens) runTile(l, a, segment, panel, row, token);
                     }
-                    while (token < block_end) : (token += activations.tile_tokens) runTile(l, a, segment, panel, row, token);
                 }
             }
         },
@@ -51,12 +49,12 @@ pub fn run(a: *const matmul.Arguments, segment: *const matmul.Segment, panels: [
 
 /// Tokens, in whole tiles, whose activations stay in the cache while several panels use them.
 fn residentTokens(a: *const matmul.Arguments) usize {
-    const tile_bytes = activations.tile_tokens * a.x_blocks.blocks * @sizeOf(Record);
+    const tile_bytes = activations.tile_tokens * a.x_groups.groups * @sizeOf(Record);
     return @max(1, resident_bytes / tile_bytes) * activations.tile_tokens;
 }
 
-fn runTile(comptime l: Layout, a: *const matmul.Arguments, segment: *const matmul.Segment, panel: [*]const u8, row: usize, token: usize) void {
-    const size = a.x_blocks.tileSize(token);
+pub fn runTile(comptime l: Layout, a: *const matmul.Arguments, segment: *const matmul.Segment, panel: [*]const u8, row: usize, token: usize) void {
+    const size = a.x_groups.tileSize(token);
     var done: usize = 0;
     while (done < size) : (done += register_tokens) {
         switch (@min(register_tokens, size - done)) {
@@ -66,7 +64,7 @@ fn runTile(comptime l: Layout, a: *const matmul.Arguments, segment: *const matmu
     }
 }
 
-/// `stride`: records from one block to the next.
+/// `stride`: records from one group to the next.
 fn multiply(
     comptime l: Layout,
     comptime tokens: usize,
@@ -79,57 +77,108 @@ fn multiply(
 ) void {
     @setEvalBranchQuota(100_000);
     var acc: [tokens]F32 = @splat(@splat(0));
-    var records: [*]const Record = a.x_blocks.first(token);
+    var records: [*]const Record = a.x_groups.first(token);
     var span = panel;
-    for (0..a.k / (l.slabsPerSpan() * layouts.slab_elements)) |_| {
+    const groups_per_span: usize = comptime @max(1, l.slabsPerSpan() / layouts.group_slabs);
+    var slabs_left = a.k / layouts.slab_elements;
+    while (slabs_left >= layouts.group_slabs) {
         const head = layouts.header(l, span);
-        var slab = span + l.headerBytes();
-        for (0..l.slabsPerSpan()) |_| {
-            // Single tokens are bound by memory: ask for what comes next.
-            if (tokens <= 2) inline for (0..comptime l.slabBytes() / 64) |line| @prefetch(slab + 4096 + 64 * line, .{ .locality = 3 });
-            inline for (0..comptime l.subs()) |sub| addPart(l, tokens, layouts.scaleOf(l, head, slab, sub), slab, sub, records, &acc);
-            slab += l.slabBytes();
+        var slab = span + comptime l.headerBytes();
+        inline for (0..groups_per_span) |_| {
+            addGroup(l, tokens, layouts.group_slabs, head, &slab, records, &acc);
             records += stride;
         }
-        span += l.spanBytes();
+        span = slab;
+        slabs_left -= groups_per_span * layouts.group_slabs;
     }
+    // Formats in blocks of 32 may end in the middle of a group.
+    if (l.scales != .super) switch (slabs_left) {
+        0 => {},
+        inline 1...layouts.group_slabs - 1 => |slabs| {
+            var slab = span + comptime l.headerBytes();
+            addGroup(l, tokens, slabs, layouts.header(l, span), &slab, records, &acc);
+        },
+        else => unreachable,
+    };
     inline for (0..tokens) |t| matmul.storeLanes(a, segment, row, token + t, acc[t]);
 }
 
-/// Adds the products of one scale's elements: the whole slab, or half of it.
-inline fn addPart(
+/// Adds the products of one group, or of the slabs that are left of it.
+inline fn addGroup(
     comptime l: Layout,
     comptime tokens: usize,
-    scale: layouts.Scale,
-    slab: [*]const u8,
-    comptime sub: usize,
+    comptime slabs: usize,
+    head: layouts.Header,
+    slab: *[*]const u8,
     records: [*]const Record,
     acc: *[tokens]F32,
 ) void {
-    const registers = comptime layouts.slab_registers / l.subs();
     var high: [tokens]I32 = @splat(@splat(0));
-    var low: [tokens]I32 = undefined;
-    inline for (0..tokens) |t| {
-        const record = &records[t];
-        const total = if (comptime l.subs() == 1) record.sum else record.half_sums[sub];
-        low[t] = @splat(if (l.offset == 0 or comptime signedBytes(l)) 0 else total * -l.offset);
-    }
-    inline for (sub * registers..(sub + 1) * registers) |j| {
-        const q = layouts.integers(l, slab, j);
-        inline for (0..tokens) |t| {
-            high[t] = product(l, high[t], q, broadcast(&records[t].high, j));
-            low[t] = product(l, low[t], q, broadcast(&records[t].low, j));
+    var low: [tokens]I32 = @splat(@splat(0));
+    inline for (0..slabs) |index| {
+        const p = slab.*;
+        // Single tokens are bound by memory: ask for what comes next.
+        if (tokens <= 2) inline for (0..comptime l.slabBytes() / 64) |line| @prefetch(p + 4096 + 64 * line, .{ .locality = 3 });
+        inline for (0..comptime l.subs()) |sub| {
+            if (l.whole()) {
+                const scale = layouts.wholeScale(l, p, sub);
+                var q: [slab_registers / l.subs()]simd.U8 = undefined;
+                inline for (&q, sub * q.len..) |*integers, j| integers.* = layouts.integers(l, p, j);
+                inline for (0..tokens) |t| {
+                    const sums = dots(l, index, sub, &q, &records[t]);
+                    high[t] +%= sums.high *% scale;
+                    low[t] +%= sums.low *% scale;
+                }
+            } else {
+                var q: [slab_registers]simd.U8 = undefined;
+                inline for (&q, 0..) |*integers, j| integers.* = layouts.integers(l, p, j);
+                inline for (0..tokens) |t| {
+                    const sums = dots(l, index, 0, &q, &records[t]);
+                    const sum: F32 = @floatFromInt((sums.high << @splat(7)) + sums.low);
+                    acc[t] = math.mulAdd(sum, layouts.halfScale(p) * @as(F32, @splat(records[t].scale)), acc[t]);
+                }
+            }
+            if (l.has_min) {
+                const minimum = layouts.minimum(l, head, p, sub);
+                inline for (0..tokens) |t| acc[t] = math.mulAdd(minimum, @splat(totalOf(l, &records[t], index, sub)), acc[t]);
+            }
         }
+        slab.* += comptime l.slabBytes();
     }
-    inline for (0..tokens) |t| {
-        const record = &records[t];
-        const sum: F32 = @floatFromInt((high[t] << @splat(7)) + low[t]);
-        acc[t] = math.mulAdd(sum, scale.scale * @as(F32, @splat(record.scale)), acc[t]);
-        if (l.has_min) {
-            const total: F32 = @splat(if (comptime l.subs() == 1) record.total else record.half_totals[sub]);
-            acc[t] = math.mulAdd(scale.min, total, acc[t]);
-        }
+    if (l.whole()) inline for (0..tokens) |t| {
+        acc[t] = math.mulAdd(wholeSum(high[t], low[t]), head.unit * @as(F32, @splat(records[t].scale)), acc[t]);
+    };
+}
+
+/// `128 * high + low`, each exact before it meets f32.
+pub inline fn wholeSum(high: I32, low: I32) F32 {
+    return math.mulAdd(@as(F32, @floatFromInt(high)), @as(F32, @splat(128)), @as(F32, @floatFromInt(low)));
+}
+
+/// Sum of the values of part `sub` of a group's slab.
+pub inline fn totalOf(comptime l: Layout, record: *const Record, comptime slab: usize, comptime sub: usize) f32 {
+    return if (l.sub == 32) record.total_32[slab] else record.total_16[2 * slab + sub];
+}
+
+const Dots = struct { high: I32, low: I32 };
+
+/// Products of a token's high and low bytes with the integers of one scale, offsets taken away.
+inline fn dots(comptime l: Layout, comptime slab: usize, comptime sub: usize, q: []const simd.U8, record: *const Record) Dots {
+    var high: I32 = @splat(0);
+    var low: I32 = @splat(0);
+    if (l.offset != 0 and comptime !signedBytes(l)) {
+        const offset: I32 = @splat(l.offset);
+        const less_high = if (l.sub == 32) record.less_high_32[slab] else record.less_high_16[2 * slab + sub];
+        const less_low = if (l.sub == 32) record.less_low_32[slab] else record.less_low_16[2 * slab + sub];
+        high = @as(I32, @splat(less_high)) *% offset;
+        low = @as(I32, @splat(less_low)) *% offset;
     }
+    const first = layouts.slab_elements * slab + l.sub * sub;
+    inline for (0..slab_registers / l.subs()) |j| {
+        high = product(l, high, q[j], broadcast(&record.high, first + 4 * j));
+        low = product(l, low, q[j], broadcast(&record.low, first + 4 * j));
+    }
+    return .{ .high = high, .low = low };
 }
 
 /// Bytes above what the unsigned dot product takes go through the signed one, their offset removed.
@@ -142,8 +191,8 @@ inline fn product(comptime l: Layout, sum: I32, q: simd.U8, x: simd.I8) I32 {
     return simd.dot(sum, q, x);
 }
 
-/// Elements 4j .. 4j + 3 in every lane.
-inline fn broadcast(bytes: *const [32]i8, comptime j: usize) simd.I8 {
-    const four: i32 = @bitCast(bytes[4 * j ..][0..4].*);
+/// Elements `at .. at + 4` in every lane.
+inline fn broadcast(bytes: *const [activations.group_elements]i8, comptime at: usize) simd.I8 {
+    const four: i32 = @bitCast(bytes[at..][0..4].*);
     return @bitCast(@as(I32, @splat(four)));
 }

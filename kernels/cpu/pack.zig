@@ -39,10 +39,11 @@ fn packRow(comptime dtype: ops.DType, source: [*]const u8, k: usize, row: usize,
             const q: [64]u8 = groups[s / 2].q;
             const slab = slabOf(l, panel, done / layouts.slab_elements + s);
             packIntegers(l, q[s % 2 * 32 ..][0..32], row, slab);
-            if (!l.super) packHalves(l, p + s * (F.span_bytes / 2), row, slab);
+            if (l.scales != .super) packHalves(l, p + s * (F.span_bytes / 2), row, slab);
         }
-        if (l.super) packScales(dtype, p, row, panel + done / 256 * l.spanBytes());
+        if (l.scales == .super) packScales(dtype, p, row, panel + done / 256 * l.spanBytes());
     }
+    if (l.scales == .unit) packUnits(l, source, F.span_bytes / 2, k, row, panel);
 }
 
 fn slabOf(comptime l: Layout, panel: [*]u8, slab: usize) [*]u8 {
@@ -76,8 +77,47 @@ inline fn writeWord(register: [*]u8, row: usize, word: u32) void {
 
 /// The half floats at the head of a 32-element block.
 fn packHalves(comptime l: Layout, block: [*]const u8, row: usize, slab: [*]u8) void {
-    @memcpy(slab[2 * row ..][0..2], block[0..2]);
+    if (l.scales == .half) @memcpy(slab[2 * row ..][0..2], block[0..2]);
     if (l.has_min) @memcpy(slab[32 + 2 * row ..][0..2], block[2..4]);
+}
+
+/// The half float scales of a row as whole numbers of a power of two, group by group.
+fn packUnits(comptime l: Layout, source: [*]const u8, block_bytes: usize, k: usize, row: usize, panel: [*]u8) void {
+    const blocks = k / layouts.slab_elements;
+    var first: usize = 0;
+    while (first < blocks) : (first += layouts.group_slabs) {
+        const count = @min(layouts.group_slabs, blocks - first);
+        var scales: [layouts.group_slabs]f32 = @splat(0);
+        for (scales[0..count], first..) |*scale, block| {
+            scale.* = @floatCast(@as(f16, @bitCast(std.mem.readInt(u16, source[block * block_bytes ..][0..2], .little))));
+        }
+        const units = unitsOf(l, scales);
+        panel[first / layouts.group_slabs * l.spanBytes() + row] = @bitCast(units.exponent);
+        for (units.scales[0..count], first..) |scale, block| {
+            std.mem.writeInt(i16, slabOf(l, panel, block)[2 * row ..][0..2], scale, .little);
+        }
+    }
+}
+
+const Units = struct { exponent: i8, scales: [layouts.group_slabs]i16 };
+
+/// The finest power of two in which no scale exceeds what the format allows.
+fn unitsOf(comptime l: Layout, scales: [layouts.group_slabs]f32) Units {
+    var largest: f32 = 0;
+    for (scales) |scale| {
+        // This exponent reads as a unit of infinity: all that the group touches becomes NaN.
+        if (!std.math.isFinite(scale)) return .{ .exponent = std.math.minInt(i8), .scales = @splat(0) };
+        largest = @max(largest, @abs(scale));
+    }
+    var units: Units = .{ .exponent = 0, .scales = @splat(0) };
+    if (largest == 0) return units;
+    const limit: f32 = @floatFromInt(comptime l.scaleMax());
+    var exponent: i32 = std.math.frexp(largest).exponent - comptime (std.math.log2_int(u32, l.scaleMax()) + 1);
+    // One step coarser where the last bit, or rounding, goes past the limit.
+    while (@round(std.math.ldexp(largest, -exponent)) > limit) exponent += 1;
+    units.exponent = @intCast(exponent);
+    for (&units.scales, scales) |*whole, scale| whole.* = @intFromFloat(@round(std.math.ldexp(scale, -exponent)));
+    return units;
 }
 
 /// The header and the integer scales of a super-block.

@@ -3,90 +3,130 @@
 //! row, so sums need no horizontal step, and a row's scale is a lane of a vector.
 //!
 //! A slab is 32 elements of 16 rows: its scales (and minima), then the low bits, then the high bits of its eight
-//! registers. Formats of 256-element super-blocks have a header of 16 (or 32) half floats before eight slabs and
-//! small integer scales in them. The bytes per weight are those of the file, give or take 4%.
+//! registers. A span is a header and the slabs behind it. The bytes per weight are those of the file, give or
+//! take 4%.
+//!
+//! Where a format allows it, scales are integers: `weight = unit * (scale * (integer - offset)) + minimum`, one
+//! unit per row and 128 elements, so that the sums over a group of 128 are whole numbers and meet floating point
+//! once. The super-block formats are made that way. Formats with a half float per 32 elements get it here: the
+//! unit is a power of two, the scales are what the halves are in it, rounded to 11 or 12 bits: exact within one
+//! (two) octaves below the largest of the group, else to 1/4096 (1/8192) of that largest.
 
 const std = @import("std");
+const activations = @import("activations.zig");
 const ops = @import("../abi/ops.gen.zig");
 const simd = @import("simd.zig");
 const math = @import("math.zig");
 
 const U8 = simd.U8;
 const F32 = simd.F32;
+const I32 = simd.I32;
 
 pub const panel_rows = 16;
 pub const slab_elements = 32;
 /// Registers of a slab: register j holds elements 4j .. 4j + 3.
 pub const slab_registers = 8;
+/// Slabs of a group of activations.
+pub const group_slabs = activations.group_elements / slab_elements;
+
+/// How a format's scales are stored.
+pub const Scales = enum {
+    /// A half float per slab, used as it is: for integers of 8 bits, which leave no room for a scale beside them.
+    half,
+    /// 16-bit integers, one per slab; the header has an exponent per row and group.
+    unit,
+    /// Bytes, one or two per slab; the header has a half float per row for eight slabs.
+    super,
+};
 
 /// How a format's integers, scales and minima are stored.
 pub const Layout = struct {
     low_bits: u4,
     high_bits: u4 = 0,
+    scales: Scales,
     /// Elements that share a scale: 32, or 16 for two scales a slab.
     sub: u8 = 32,
-    /// Scales are small integers times a half float per 256 elements.
-    super: bool = false,
     has_min: bool = false,
     /// Scale and minimum are the two nibbles of one byte.
     nibble_scales: bool = false,
     signed_scales: bool = false,
     offset: i32 = 0,
+    /// Largest magnitude of an integer, its offset taken away.
+    integer_max: i32 = 0,
 
     pub fn of(comptime dtype: ops.DType) Layout {
         return switch (dtype) {
-            .q4_0 => .{ .low_bits = 4, .offset = 8 },
-            .q4_1 => .{ .low_bits = 4, .has_min = true },
-            .q5_0 => .{ .low_bits = 4, .high_bits = 1, .offset = 16 },
-            .q5_1 => .{ .low_bits = 4, .high_bits = 1, .has_min = true },
-            .q8_0 => .{ .low_bits = 8, .offset = 128 },
-            .q2_k => .{ .low_bits = 2, .sub = 16, .super = true, .has_min = true, .nibble_scales = true },
-            .q3_k => .{ .low_bits = 2, .high_bits = 1, .sub = 16, .super = true, .signed_scales = true, .offset = 4 },
-            .q4_k => .{ .low_bits = 4, .super = true, .has_min = true },
-            .q5_k => .{ .low_bits = 4, .high_bits = 1, .super = true, .has_min = true },
-            .q6_k => .{ .low_bits = 4, .high_bits = 2, .sub = 16, .super = true, .signed_scales = true, .offset = 32 },
+            .q4_0 => .{ .low_bits = 4, .scales = .unit, .offset = 8, .integer_max = 8 },
+            .q4_1 => .{ .low_bits = 4, .scales = .unit, .has_min = true, .integer_max = 15 },
+            .q5_0 => .{ .low_bits = 4, .high_bits = 1, .scales = .unit, .offset = 16, .integer_max = 16 },
+            .q5_1 => .{ .low_bits = 4, .high_bits = 1, .scales = .half, .has_min = true },
+            .q8_0 => .{ .low_bits = 8, .scales = .half, .offset = 128 },
+            .q2_k => .{ .low_bits = 2, .scales = .super, .sub = 16, .has_min = true, .nibble_scales = true },
+            .q3_k => .{ .low_bits = 2, .high_bits = 1, .scales = .super, .sub = 16, .signed_scales = true, .offset = 4 },
+            .q4_k => .{ .low_bits = 4, .scales = .super, .has_min = true },
+            .q5_k => .{ .low_bits = 4, .high_bits = 1, .scales = .super, .has_min = true },
+            .q6_k => .{ .low_bits = 4, .high_bits = 2, .scales = .super, .sub = 16, .signed_scales = true, .offset = 32 },
             else => @compileError("not a block format"),
         };
     }
 
-    pub fn subs(comptime l: Layout) usize {
+    pub inline fn subs(comptime l: Layout) usize {
         return slab_elements / l.sub;
     }
-    pub fn headerBytes(comptime l: Layout) usize {
-        return if (!l.super) 0 else if (l.has_min) 64 else 32;
+    /// Whether sums are whole numbers over groups of 128.
+    pub inline fn whole(comptime l: Layout) bool {
+        return l.scales != .half;
+    }
+    /// The largest scale of a `unit` format: times an integer it must fit a signed high byte and a signed low one.
+    pub inline fn scaleMax(comptime l: Layout) i32 {
+        return @divFloor(127 * 256 + 127, l.integer_max);
+    }
+    pub inline fn headerBytes(comptime l: Layout) usize {
+        return switch (l.scales) {
+            .half => 0,
+            .unit => panel_rows,
+            .super => if (l.has_min) 64 else 32,
+        };
     }
     /// Bytes of one slab's scales; its minima, where they are apart, take as many.
-    pub fn scaleBytes(comptime l: Layout) usize {
-        return if (l.super) l.subs() * 16 else 32;
+    pub inline fn scaleBytes(comptime l: Layout) usize {
+        return if (l.scales == .super) l.subs() * panel_rows else 2 * panel_rows;
     }
-    fn minBytes(comptime l: Layout) usize {
+    inline fn minBytes(comptime l: Layout) usize {
         return if (l.has_min and !l.nibble_scales) l.scaleBytes() else 0;
     }
-    pub fn lowAt(comptime l: Layout) usize {
+    pub inline fn lowAt(comptime l: Layout) usize {
         return l.scaleBytes() + l.minBytes();
     }
-    pub fn highAt(comptime l: Layout) usize {
+    pub inline fn highAt(comptime l: Layout) usize {
         return l.lowAt() + 64 * @as(usize, l.low_bits);
     }
-    pub fn slabBytes(comptime l: Layout) usize {
+    pub inline fn slabBytes(comptime l: Layout) usize {
         return l.highAt() + 64 * @as(usize, l.high_bits);
     }
-    /// Slabs behind one header.
-    pub fn slabsPerSpan(comptime l: Layout) usize {
-        return if (l.super) 8 else 1;
+    /// Slabs behind one header; the last span of a `unit` format may have fewer.
+    pub inline fn slabsPerSpan(comptime l: Layout) usize {
+        return switch (l.scales) {
+            .half => 1,
+            .unit => group_slabs,
+            .super => 8,
+        };
     }
-    pub fn spanBytes(comptime l: Layout) usize {
+    pub inline fn spanBytes(comptime l: Layout) usize {
         return l.headerBytes() + l.slabsPerSpan() * l.slabBytes();
+    }
+    /// Bytes of one panel of a matrix with rows of k elements.
+    pub fn panelBytes(comptime l: Layout, k: usize) usize {
+        const slabs = k / slab_elements;
+        const spans = std.math.divCeil(usize, slabs, l.slabsPerSpan()) catch unreachable;
+        return spans * l.headerBytes() + slabs * l.slabBytes();
     }
 };
 
 /// Bytes of one panel of a matrix with rows of k elements.
 pub fn panelBytes(dtype: ops.DType, k: usize) usize {
     switch (dtype) {
-        inline .q4_0, .q4_1, .q5_0, .q5_1, .q8_0, .q2_k, .q3_k, .q4_k, .q5_k, .q6_k => |d| {
-            const l = comptime Layout.of(d);
-            return k / (comptime l.slabsPerSpan() * slab_elements) * comptime l.spanBytes();
-        },
+        inline .q4_0, .q4_1, .q5_0, .q5_1, .q8_0, .q2_k, .q3_k, .q4_k, .q5_k, .q6_k => |d| return (comptime Layout.of(d)).panelBytes(k),
         else => return 0,
     }
 }
@@ -128,26 +168,38 @@ pub inline fn integers(comptime l: Layout, slab: [*]const u8, comptime j: usize)
 }
 
 /// What a span's header says, kept for its slabs.
-pub const Header = struct { d: F32, dmin: F32 };
+pub const Header = struct { unit: F32, min_unit: F32 };
 
 pub inline fn header(comptime l: Layout, span: [*]const u8) Header {
-    if (!l.super) return undefined;
-    return .{ .d = halves(span), .dmin = if (l.has_min) halves(span + 32) else undefined };
+    switch (l.scales) {
+        .half => return undefined,
+        .unit => {
+            const exponents: I32 = @as(@Vector(panel_rows, i8), @bitCast(span[0..panel_rows].*));
+            return .{ .unit = @bitCast((exponents +% @as(I32, @splat(127))) << @splat(23)), .min_unit = undefined };
+        },
+        .super => return .{ .unit = halves(span), .min_unit = if (l.has_min) -halves(span + 32) else undefined },
+    }
 }
 
-pub const Scale = struct { scale: F32, min: F32 };
+/// The half float scale of each row.
+pub inline fn halfScale(slab: [*]const u8) F32 {
+    return halves(slab);
+}
 
-/// Scale and minimum of each row for part `sub` of a slab: `weight = scale * (integer - offset) + min`.
-pub inline fn scaleOf(comptime l: Layout, head: Header, slab: [*]const u8, comptime sub: usize) Scale {
-    if (!l.super) return .{ .scale = halves(slab), .min = if (l.has_min) halves(slab + 32) else undefined };
-    const bytes: @Vector(16, u8) = slab[16 * sub ..][0..16].*;
-    if (l.nibble_scales) {
-        const scales: F32 = @floatFromInt(bytes & @as(@Vector(16, u8), @splat(15)));
-        const minima: F32 = @floatFromInt(bytes >> @splat(4));
-        return .{ .scale = scales * head.d, .min = minima * -head.dmin };
-    }
-    const scales: F32 = if (l.signed_scales) @floatFromInt(@as(@Vector(16, i8), @bitCast(bytes))) else @floatFromInt(bytes);
-    if (!l.has_min) return .{ .scale = scales * head.d, .min = undefined };
-    const minima: F32 = @floatFromInt(@as(@Vector(16, u8), slab[comptime l.scaleBytes() + 16 * sub..][0..16].*));
-    return .{ .scale = scales * head.d, .min = minima * -head.dmin };
+/// The integer scale of each row for part `sub` of a slab.
+pub inline fn wholeScale(comptime l: Layout, slab: [*]const u8, comptime sub: usize) I32 {
+    if (l.scales == .unit) return @as(@Vector(panel_rows, i16), @bitCast(slab[0..32].*));
+    const bytes: @Vector(panel_rows, u8) = slab[16 * sub ..][0..16].*;
+    if (l.nibble_scales) return bytes & @as(@Vector(panel_rows, u8), @splat(15));
+    return if (l.signed_scales) @as(@Vector(panel_rows, i8), @bitCast(bytes)) else bytes;
+}
+
+/// The minimum of each row for part `sub` of a slab.
+pub inline fn minimum(comptime l: Layout, head: Header, slab: [*]const u8, comptime sub: usize) F32 {
+    if (l.scales != .super) return halves(slab + 32);
+    const bytes: @Vector(panel_rows, u8) = if (l.nibble_scales)
+        @as(@Vector(panel_rows, u8), slab[16 * sub ..][0..16].*) >> @splat(4)
+    else
+        slab[comptime l.scaleBytes() + 16 * sub ..][0..16].*;
+    return @as(F32, @floatFromInt(@as(I32, bytes))) * head.min_unit;
 }
