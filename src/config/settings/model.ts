@@ -22,7 +22,7 @@ export const MODEL_SETTINGS = {
     toml: ["models.format.quantized_file"],
     type: { kind: "text" },
     unsetText: "chosen from the model's files",
-    description: "GGUF file: a local path or the name of a file of the model",
+    description: "GGUF or GGML file: a local path or the name of a file of the model",
     group: "Model",
     commands: FINDING,
   },
@@ -146,10 +146,10 @@ export const MODEL_SETTINGS = {
     toml: ["models.format.format"],
     type: { kind: "choice", choices: ["plain", "gguf", "ggml"] },
     unsetText: "found out from the files",
-    description: "Format that the weights must have; plain is safetensors",
+    description:
+      "Format that the weights must have: plain is safetensors, ggml what llama.cpp wrote before GGUF",
     group: "Model",
     commands: FINDING,
-    notBuilt: { because: "GGML files are not read", except: ["plain", "gguf"], refused: true },
   },
   tokenizerFile: {
     flag: "--tokenizer",
@@ -209,11 +209,11 @@ export const MODEL_SETTINGS = {
     flag: "--gqa",
     toml: ["models.format.gqa"],
     type: { kind: "integer", min: 1, max: COUNT_MAX },
-    default: 1,
-    description: "Query heads per key/value head of a GGML file",
+    unsetText: "what the file's tensors say",
+    description:
+      "Query heads for each key/value head of a GGML file; one that the file does not have is an error",
     group: "Model",
     commands: LOADING,
-    notBuilt: { because: "GGML files are not read", refused: true },
   },
   hubTokenSource: {
     flag: "--token-source",
