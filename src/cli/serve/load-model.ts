@@ -7,6 +7,7 @@ import type { Settings } from "../../config/settings.ts";
 import { ProcessEngine } from "../../engine/engine-client.ts";
 import type { ServedModel } from "../../server/served-model.ts";
 import type { ResolvedModel } from "../../weights/resolve.ts";
+import { describeTokenizer } from "../debug-tokenizer.ts";
 import { fetchModel } from "../fetch-model.ts";
 import type { Log } from "../log.ts";
 import type { Placement } from "../memory-plan.ts";
@@ -48,12 +49,14 @@ export async function loadServedModel(
     queueTimeoutMs: milliseconds(settings.queueTimeoutSeconds),
     name: id ?? resolved.id,
     log: (line) => log.write("warning", line),
+    onStepTrace: settings.debug ? (line) => log.write("debug", line) : undefined,
     ...(onEngineFailed === undefined ? {} : { onFailed: onEngineFailed }),
   });
   try {
     tellPlan();
     const { loadText } = await import("./load-text.ts");
     const { chatTemplateFrom, ...text } = loadText(resolved.checkpointPath, settings);
+    if (settings.debug) log.table("info", describeTokenizer(text.tokenizer));
     const engine = await starting;
     const created = Math.floor(Date.now() / 1000);
     const seeds = settings.seed === undefined ? {} : { drawSeed: seedSource(settings.seed) };

@@ -177,7 +177,8 @@ export const SERVER_SETTINGS = {
     environment: ["MISTRALRS_DEBUG"],
     type: { kind: "switch", on: { containing: "1" } },
     default: false,
-    description: "Verbose log, and the tensors of a GGUF file listed in mistralrs_gguf_tensors.txt",
+    description:
+      "Verbose log with every step and the tokenizer, and the tensors of a GGUF or GGML file listed in mistralrs_gguf_tensors.txt or mistralrs_ggml_tensors.txt",
     group: "Logging",
     commands: LOGGING,
   },
