@@ -1,34 +1,70 @@
 /**
  * Device, Buffer and Program: the owners of native memory. Every handle has one owner, is freed once, and is
- * only used by the thread that made it. On the CPU all buffers are host memory, so views copy nothing.
+ * only used by the thread that made it. On the CPU all buffers are host memory, so views copy nothing; a CUDA
+ * device has memory of its own, which only `write` and `read` reach, and host memory that it sees too.
  */
 
 import { type Pointer, ptr, toArrayBuffer } from "bun:ffi";
 import { MistralError } from "../errors.ts";
-import type { InstructionSet } from "./instruction-set.ts";
-import { check, type KernelLibrary, openLibrary } from "./library.ts";
+import { check, type DeviceKind, type KernelLibrary, openCpuLibrary, openCudaLibrary } from "./library.ts";
 
-export interface DeviceOptions {
+export interface CpuDeviceOptions {
+  readonly kind: "cpu";
   /** Threads that run a program, the calling one included. */
   readonly threads: number;
   /** Forces an instruction-set level; the default is the best that is built and that the processor has. */
   readonly instructionSet?: string;
 }
 
+export interface CudaDeviceOptions {
+  readonly kind: "cuda";
+  /** Of the devices that the driver shows (`CUDA_VISIBLE_DEVICES`), from 0. */
+  readonly index: number;
+}
+
+export type DeviceOptions = CpuDeviceOptions | CudaDeviceOptions;
+
 export interface ProgramOptions {
   /**
    * Copies the block-quantised weights into a layout that multiplies several times faster, at the price of that
-   * copy's memory; the pages of a mapped original are given back. Results differ in rounding.
+   * copy's memory; the pages of a mapped original are given back. Results differ in rounding. Of the CPU alone.
    */
   readonly repack?: boolean;
 }
 
 const FLAG_REPACK = 1;
 
+/**
+ * `device`: memory of the device, for weights, activations and caches. `host`: memory that the host writes and
+ * reads between steps through views, and that the device sees. On the CPU both are the same.
+ */
+export type BufferKind = "device" | "host";
+
+const BUFFER_KINDS = { device: 0, host: 1 } as const satisfies Record<BufferKind, number>;
+
 export interface DeviceInfo {
+  readonly kind: DeviceKind;
+  readonly index: number;
+  /** Of a GPU the model's name, of a CPU its instruction set. */
+  readonly name: string;
+  /** Threads that compute; 0 on a GPU. */
   readonly threads: number;
-  readonly instructionSet: InstructionSet;
+  /** Instruction-set level of a CPU; `sm_80` and so on of a GPU. */
+  readonly instructionSet: string;
+  /** Multiprocessors of a GPU. */
+  readonly multiprocessors: number;
+  /** The device has no memory of its own. */
+  readonly integrated: boolean;
 }
+
+/** Bytes of a device's own memory. */
+export interface DeviceMemory {
+  readonly free: number;
+  readonly total: number;
+}
+
+const DEVICE_OPTIONS_BYTES = 16;
+const DEVICE_INFO_BYTES = 168;
 
 /** Receives the handles that native functions write. */
 const handleOut = new BigUint64Array(1);
@@ -39,15 +75,28 @@ export class Device {
   readonly #library: KernelLibrary;
   #handle: number;
 
-  private constructor(library: KernelLibrary, handle: number, threads: number) {
+  private constructor(library: KernelLibrary, handle: number, kind: DeviceKind, index: number) {
     this.#library = library;
     this.#handle = handle;
-    this.info = { threads, instructionSet: library.instructionSet };
+    const view = this.#readInfo();
+    const capability = view.getUint32(4, true);
+    const units = view.getUint32(8, true);
+    const name = new TextDecoder().decode(new Uint8Array(view.buffer, 40, view.getUint32(32, true)));
+    this.info = {
+      kind,
+      index,
+      name,
+      threads: kind === "cpu" ? units : 0,
+      instructionSet: kind === "cpu" ? name : `sm_${capability}`,
+      multiprocessors: kind === "cpu" ? 0 : units,
+      integrated: view.getUint32(12, true) === 1,
+    };
   }
 
   /** @throws MistralError `backend`, or `invalid_configuration` for an impossible option. */
   static open(options: DeviceOptions): Device {
-    const library = openLibrary(options.instructionSet);
+    if (options.kind === "cuda") return Device.#open(openCudaLibrary(), "cuda", options.index, 0);
+    const library = openCpuLibrary(options.instructionSet);
     const { threads } = options;
     if (!Number.isInteger(threads) || threads < 1 || threads > library.threadsMax) {
       throw new MistralError(
@@ -58,18 +107,49 @@ export class Device {
         },
       );
     }
-    check(library.functions, library.functions.mistral_device_open(threads, handleOutPointer));
-    return new Device(library, Number(handleOut[0]), threads);
+    return Device.#open(library, "cpu", 0, threads);
   }
 
-  /** Zeroed memory, page-aligned; pages come into being when they are first touched. */
-  createBuffer(bytes: number): Buffer {
+  /**
+   * CUDA devices that the driver shows.
+   * @throws MistralError `backend` saying why CUDA cannot be used.
+   */
+  static cudaCount(): number {
+    const { functions } = openCudaLibrary();
+    const count = new Uint32Array(1);
+    check(functions, functions.mistral_device_count(ptr(count)));
+    return count[0]!;
+  }
+
+  static #open(library: KernelLibrary, kind: DeviceKind, index: number, threads: number): Device {
+    if (!Number.isInteger(index) || index < 0 || index > 0xffff) {
+      throw new MistralError("invalid_configuration", `${index} is not the index of a device`, {
+        parameter: "device",
+      });
+    }
+    const options = Uint32Array.of(DEVICE_OPTIONS_BYTES, index, threads, 0);
+    const { functions } = library;
+    check(functions, functions.mistral_device_open(ptr(options), handleOutPointer));
+    return new Device(library, Number(handleOut[0]), kind, index);
+  }
+
+  /** What the device's own memory has at the moment; a CPU has none and gives zeros. */
+  memory(): DeviceMemory {
+    const view = this.#readInfo();
+    return { free: Number(view.getBigUint64(16, true)), total: Number(view.getBigUint64(24, true)) };
+  }
+
+  /** Zeroed memory. On the CPU it is page-aligned, and pages come into being when they are first touched. */
+  createBuffer(bytes: number, kind: BufferKind = "device"): Buffer {
     const { functions } = this.#library;
-    check(functions, functions.mistral_buffer_create(this.#live(), bytes, handleOutPointer));
+    check(
+      functions,
+      functions.mistral_buffer_create(this.#live(), bytes, BUFFER_KINDS[kind], handleOutPointer),
+    );
     return new Buffer(this.#library, Number(handleOut[0]), bytes);
   }
 
-  /** A read-only view of part of a file. */
+  /** Part of a file, read-only: a view of it on the CPU, a copy in the device's memory on CUDA. */
   mapFile(path: string, offset: number, bytes: number): Buffer {
     const { functions } = this.#library;
     const text = new TextEncoder().encode(`${path}\0`);
@@ -80,7 +160,7 @@ export class Device {
     return new Buffer(this.#library, Number(handleOut[0]), bytes);
   }
 
-  /** The caller's memory, without a copy; the buffer keeps the array alive. */
+  /** The caller's memory, without a copy; the buffer keeps the array alive. Of the CPU alone. */
   wrap(memory: Uint8Array): Buffer {
     const { functions } = this.#library;
     check(
@@ -116,6 +196,14 @@ export class Device {
     if (this.#handle === 0) return;
     check(this.#library.functions, this.#library.functions.mistral_device_close(this.#handle));
     this.#handle = 0;
+  }
+
+  #readInfo(): DataView<ArrayBuffer> {
+    const view = new DataView(new ArrayBuffer(DEVICE_INFO_BYTES));
+    view.setUint32(0, DEVICE_INFO_BYTES, true);
+    const { functions } = this.#library;
+    check(functions, functions.mistral_device_info(this.#live(), ptr(view.buffer)));
+    return view;
   }
 
   #live(): number {
@@ -158,6 +246,27 @@ export class Buffer {
     return new Float32Array(this.#view(offset, length * 4));
   }
 
+  /** Whether the host sees the memory, so that views exist. */
+  get isVisible(): boolean {
+    return this.#address !== 0;
+  }
+
+  /** Copies `source` to `offset`, whatever the kind of memory. */
+  write(offset: number, source: Uint8Array): void {
+    this.#checkRange(offset, source.byteLength);
+    if (source.byteLength === 0) return;
+    const { functions } = this.#library;
+    check(functions, functions.mistral_buffer_write(this.handle, offset, ptr(source), source.byteLength));
+  }
+
+  /** Copies bytes from `offset` into all of `target`, whatever the kind of memory. */
+  read(offset: number, target: Uint8Array): void {
+    this.#checkRange(offset, target.byteLength);
+    if (target.byteLength === 0) return;
+    const { functions } = this.#library;
+    check(functions, functions.mistral_buffer_read(this.handle, offset, ptr(target), target.byteLength));
+  }
+
   free(): void {
     if (this.#handle === 0) return;
     check(this.#library.functions, this.#library.functions.mistral_buffer_free(this.#handle));
@@ -165,12 +274,18 @@ export class Buffer {
   }
 
   #view(offset: number, bytes: number): ArrayBuffer {
-    if (this.#handle === 0) throw new Error("buffer is freed");
-    if (offset < 0 || bytes < 0 || offset + bytes > this.bytes) {
-      throw new RangeError(`bytes ${offset} to ${offset + bytes} of a buffer of ${this.bytes}`);
-    }
+    this.#checkRange(offset, bytes);
     if (bytes === 0) return new ArrayBuffer(0);
+    if (this.#address === 0) {
+      throw new Error("the buffer is memory of the device, which the host cannot see; use read and write");
+    }
     return toArrayBuffer((this.#address + offset) as Pointer, 0, bytes);
+  }
+
+  #checkRange(offset: number, bytes: number): void {
+    if (this.#handle === 0) throw new Error("buffer is freed");
+    if (offset >= 0 && bytes >= 0 && offset + bytes <= this.bytes) return;
+    throw new RangeError(`bytes ${offset} to ${offset + bytes} of a buffer of ${this.bytes}`);
   }
 }
 

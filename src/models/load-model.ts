@@ -1,6 +1,6 @@
 /** From a path to a model that runs: reads headers, maps weights, records the program, gives it to a device. */
 
-import { type Buffer, Device, type Program } from "../backend/device.ts";
+import { type Buffer, type BufferKind, Device, type Program } from "../backend/device.ts";
 import { ARENA_SLOT } from "../graph/builder.ts";
 import { rowElements } from "../graph/tensor.ts";
 import { openCheckpoint } from "../weights/checkpoint.ts";
@@ -49,7 +49,11 @@ export async function loadModel(options: ModelLoadOptions): Promise<LoadedModel>
   const recorded = recordModel({ checkpoint, family, config, limits, kvCacheType: options.kvCacheType });
 
   const { threads, instructionSet, mmap, onProgress } = options;
-  const device = Device.open({ threads, ...(instructionSet === undefined ? {} : { instructionSet }) });
+  const device = Device.open({
+    kind: "cpu",
+    threads,
+    ...(instructionSet === undefined ? {} : { instructionSet }),
+  });
   const buffers: Buffer[] = [];
   let program: Program | undefined;
   try {
@@ -61,17 +65,17 @@ export async function loadModel(options: ModelLoadOptions): Promise<LoadedModel>
     weights.buffers.forEach((buffer, file) => {
       buffers[slots.files + file] = buffer;
     });
-    const make = (slot: number, bytes: number): Buffer => {
-      const buffer = device.createBuffer(bytes);
+    const make = (slot: number, bytes: number, kind: BufferKind = "device"): Buffer => {
+      const buffer = device.createBuffer(bytes, kind);
       buffers[slot] = buffer;
       return buffer;
     };
     make(slots.cache, recorded.kvBytes);
     const arena = make(ARENA_SLOT, recordedProgram.plan.bytes);
-    const inputs = viewStepInputs(make(step.inputs.slot, step.inputs.bytes), step.inputs);
+    const inputs = viewStepInputs(make(step.inputs.slot, step.inputs.bytes, "host"), step.inputs);
     const { hidden } = recorded;
     const outputs = {
-      ...viewStepOutputs(make(step.outputs.slot, step.outputs.bytes), step.outputs),
+      ...viewStepOutputs(make(step.outputs.slot, step.outputs.bytes, "host"), step.outputs),
       hidden: arena.f32(arenaOffset(recorded, hidden), limits.rowsMax * rowElements(hidden)),
     };
     const constantBuffer = make(slots.constants, constants.bytes);

@@ -69,9 +69,9 @@ function free({ program, buffers }: Chain): void {
 }
 
 test.each([1, 2, 3, 8, 32])("%i threads give one thread's bits, run after run", (threads) => {
-  const alone = Device.open({ threads: 1 });
+  const alone = Device.open({ kind: "cpu", threads: 1 });
   const reference = chain(alone, 1);
-  const device = Device.open({ threads });
+  const device = Device.open({ kind: "cpu", threads });
   const subject = chain(device, 1);
   for (let run = 0; run < 400; run++) {
     const tokens = 1 + (run % TOKENS_MAX);
@@ -89,7 +89,7 @@ test.each([1, 2, 3, 8, 32])("%i threads give one thread's bits, run after run", 
 });
 
 test("programs take turns on one device, and come and go", () => {
-  const device = Device.open({ threads: 4 });
+  const device = Device.open({ kind: "cpu", threads: 4 });
   const first = chain(device, 1);
   const second = chain(device, 2);
   first.program.run([5]);
