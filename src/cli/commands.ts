@@ -22,7 +22,7 @@ const KIND: Operand = {
   choices: ["auto", "text", "multimodal", "diffusion", "speech", "embedding"],
 };
 
-export const SHELLS = ["bash", "zsh", "fish"] as const;
+export const SHELLS = ["bash", "zsh", "fish", "elvish", "powershell"] as const;
 export type Shell = (typeof SHELLS)[number];
 
 /** In the order of the help. `build` is run by the package script before anything of this exists. */

@@ -39,7 +39,7 @@ export interface AnswerStatistics {
   readonly firstTokenSeconds: number;
   /** From there to the end. */
   readonly decodeSeconds: number;
-  /** The answer was stopped before its end. */
+  /** The answer was stopped before its end; how many tokens it had is then judged by its text. */
   readonly isStopped: boolean;
 }
 
@@ -111,6 +111,7 @@ export class Conversation {
     let usage: Usage = { promptTokens, completionTokens: 0, cachedTokens: 0 };
     let firstMs: number | undefined;
     let content = "";
+    let thoughts = "";
     let isStopped = false;
     const receive = (event: TextEvent): void => {
       if (event.type === "usage") usage = event.usage;
@@ -118,6 +119,7 @@ export class Conversation {
       firstMs ??= this.#now();
       const part = event.type === "text" ? "content" : "reasoning";
       if (part === "content") content += event.text;
+      else thoughts += event.text;
       if (event.text !== "") onPiece({ part, text: event.text });
     };
     try {
@@ -125,6 +127,8 @@ export class Conversation {
     } catch (error) {
       if (!signal.aborted) throw error;
       isStopped = true;
+      const said = this.#model.tokenizer.encode(thoughts + content, { addSpecialTokens: false });
+      usage = { ...usage, completionTokens: said.length };
     }
     this.#messages.push({ role: "assistant", content });
     const endedMs = this.#now();

@@ -1,6 +1,7 @@
 /** `run`: loads a model in an engine process and talks with it, or answers the one question of `--input`. */
 
 import type { Resolution } from "../../config/resolve.ts";
+import { MistralError } from "../../errors.ts";
 import { hubEnvironment } from "../hub-environment.ts";
 import { openLog } from "../log.ts";
 import { loadServedModel } from "../serve/load-model.ts";
@@ -17,6 +18,14 @@ export async function run({ settings, sources, warnings }: Resolution): Promise<
   const isDefault = sources.sequencesMax.kind === "default";
   const sequencesMax = isDefault ? 1 : settings.sequencesMax;
   const { served, engine } = await loadServedModel({ ...settings, sequencesMax }, log);
+  if (served.chatTemplate === undefined) {
+    await engine.close();
+    throw new MistralError(
+      "invalid_configuration",
+      `${served.id} has no chat template, without which it cannot converse; give one with --chat-template FILE.jinja`,
+      { parameter: "--chat-template" },
+    );
+  }
   const conversation = new Conversation(served, {
     system: settings.systemPrompt,
     maxTokens: settings.tokensMax,

@@ -25,7 +25,7 @@ export const COUNT_MAX = 2 ** 31 - 1;
 
 /** Reasons why settings have no effect yet. */
 export const NO_CUDA = { because: "there is no CUDA backend" } as const;
-export const NO_METAL = { because: "there is no Metal backend" } as const;
+export const NO_METAL = { because: "there are no Metal kernels in this build" } as const;
 export const NO_NODES = { because: "running on several nodes is not built" } as const;
 export const NO_DEVICES = { because: "the only device is the processor" } as const;
 export const NO_QUANTISER = { because: "quantising a model is not built", refused: true } as const;
