@@ -61,8 +61,26 @@ pub fn addLibrary(b: *std.Build, options: Options) ?*std.Build.Step.Compile {
     return b.addLibrary(.{ .name = "mistral_cuda", .linkage = .dynamic, .root_module = module });
 }
 
+const emulator_flags = [_][]const u8{ "-std=c++17", "-fno-exceptions", "-fno-rtti", "-Wall", "-Wextra", "-Wno-unknown-pragmas" };
+
 /// The driver that runs kernels on the host; for tests.
 pub fn addEmulator(b: *std.Build, target: std.Build.ResolvedTarget) *std.Build.Step.Compile {
+    const module = emulatorModule(b, target);
+    for (families) |family| {
+        module.addCSourceFile(.{ .file = b.path(b.fmt("kernels/cuda/{s}.cu", .{family})), .flags = &emulator_flags, .language = .cpp });
+    }
+    module.addCSourceFile(.{ .file = b.path("kernels/cuda/emulator/driver.cpp"), .flags = &emulator_flags });
+    return b.addLibrary(.{ .name = "mistral_cuda_emulated", .linkage = .dynamic, .root_module = module });
+}
+
+/// The emulator's own tests: `zig build test-emulator`.
+pub fn addEmulatorTest(b: *std.Build, target: std.Build.ResolvedTarget) *std.Build.Step.Run {
+    const module = emulatorModule(b, target);
+    module.addCSourceFile(.{ .file = b.path("kernels/cuda/emulator/self_test.cpp"), .flags = &emulator_flags });
+    return b.addRunArtifact(b.addExecutable(.{ .name = "emulator_test", .root_module = module }));
+}
+
+fn emulatorModule(b: *std.Build, target: std.Build.ResolvedTarget) *std.Build.Module {
     const module = b.createModule(.{
         .target = target,
         .optimize = .ReleaseFast,
@@ -70,14 +88,10 @@ pub fn addEmulator(b: *std.Build, target: std.Build.ResolvedTarget) *std.Build.S
         .sanitize_c = .off,
         .pic = true,
     });
-    const flags = [_][]const u8{ "-std=c++17", "-fno-exceptions", "-fno-rtti", "-Wall", "-Wextra", "-Wno-unknown-pragmas", "-fno-omit-frame-pointer" };
-    for (families) |family| {
-        module.addCSourceFile(.{ .file = b.path(b.fmt("kernels/cuda/{s}.cu", .{family})), .flags = &flags, .language = .cpp });
+    for ([_][]const u8{ "fibers", "block", "grid", "memory" }) |part| {
+        module.addCSourceFile(.{ .file = b.path(b.fmt("kernels/cuda/emulator/{s}.cpp", .{part})), .flags = &emulator_flags });
     }
-    for ([_][]const u8{ "fibers", "block", "grid", "memory", "driver" }) |part| {
-        module.addCSourceFile(.{ .file = b.path(b.fmt("kernels/cuda/emulator/{s}.cpp", .{part})), .flags = &flags });
-    }
-    return b.addLibrary(.{ .name = "mistral_cuda_emulated", .linkage = .dynamic, .root_module = module });
+    return module;
 }
 
 /// `images`: what the kernels were compiled to, by family and compute capability.
@@ -124,6 +138,14 @@ fn clangImages(b: *std.Build) []const Image {
         }
     }
     return images.items;
+}
+
+/// Installs the PTX that clang makes, as `<prefix>/ptx/<family>.sm_<capability>.ptx`, for `budget.ts`.
+pub fn addPtx(b: *std.Build, step: *std.Build.Step) void {
+    for (clangImages(b)) |image| {
+        const name = b.fmt("{s}.sm_{d}.ptx", .{ families[image.family], image.capability });
+        step.dependOn(&b.addInstallFileWithDir(image.file, .{ .custom = "ptx" }, name).step);
+    }
 }
 
 /// One fat binary per family: the driver takes what fits from it.

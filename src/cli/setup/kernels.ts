@@ -1,7 +1,8 @@
 /**
  * Builds the kernel libraries with Zig when their sources changed. The first start builds only the
- * instruction-set level of this machine; `build --all` builds every level. A stamp beside the libraries holds
- * the hash of everything they were built from, so a second start only hashes the sources.
+ * instruction-set level of this machine, and the CUDA library where there is a CUDA driver; `build --all` builds
+ * every level, and CUDA wherever it can exist. A stamp beside the libraries holds the hash of everything they were
+ * built from, so a second start only hashes the sources.
  */
 
 import {
@@ -15,6 +16,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { join, relative } from "node:path";
+import { hasCudaDriver } from "../../backend/cuda-driver.ts";
 import { supportedInstructionSets } from "../../backend/instruction-set.ts";
 import { MistralError } from "../../errors.ts";
 import { formatBytes } from "../units.ts";
@@ -29,6 +31,8 @@ interface KernelStamp {
   readonly sources: string;
   /** The level that was built, or "all". */
   readonly levels: string;
+  /** Whether the CUDA library was built. */
+  readonly cuda: boolean;
   readonly libraries: readonly string[];
 }
 
@@ -36,6 +40,8 @@ const STAMP = ".kernels.json";
 const LIBRARY = /^(lib)?mistral_.*\.(so|dylib|dll)$/;
 /** Everything the libraries are made of; the generated op table lies in kernels/ too. */
 const SOURCES = ["kernels", "build.zig", "build.zig.zon"];
+/** What else decides how the CUDA kernels come out (`kernels/cuda/build.zig`). */
+const CUDA_VARIABLES = ["CUDA_HOME", "NVCC_CCBIN", "CUDA_NVCC_FLAGS", "CUDA_COMPUTE_CAP"];
 
 /** Whether libraries for these levels exist and were built from the present sources. */
 export function kernelsCurrent(root: string, levels: KernelLevels): boolean {
@@ -47,6 +53,7 @@ export function kernelsCurrent(root: string, levels: KernelLevels): boolean {
     return false;
   }
   if (stamp.levels !== "all" && stamp.levels !== levelsToBuild(levels)) return false;
+  if (wantsCuda(levels) && !stamp.cuda) return false;
   if (!stamp.libraries.every((library) => existsSync(join(libraries, library)))) return false;
   return stamp.sources === hashSources(root);
 }
@@ -56,16 +63,21 @@ export async function buildKernels(root: string, levels: KernelLevels, output: S
   const zig = zigExecutable(root);
   const sources = hashSources(root);
   const wanted = levelsToBuild(levels);
+  const cuda = wantsCuda(levels);
   // Of this process alone: a compiler that outlives an interrupted set-up must not write among our files.
   const prefix = join(root, "zig-out", `.new-${process.pid}`);
   removeAbandonedBuilds(root);
   const step = new SetupStep(
     output,
     "kernels",
-    `compiling ${wanted === "all" ? "every instruction-set level" : wanted} with Zig ${zigVersion(root)}`,
-    () => (wanted === "all" ? `${listLibraries(join(prefix, "lib")).length} levels ready` : "compiling"),
+    `compiling ${wanted === "all" ? "every instruction-set level" : wanted}${cuda ? " and CUDA" : ""} with Zig ${zigVersion(root)}`,
+    () => (wanted === "all" ? `${listLibraries(join(prefix, "lib")).length} libraries ready` : "compiling"),
   );
-  const options = ["--release", ...(wanted === "all" ? [] : [`-Dlevels=${wanted}`])];
+  const options = [
+    "--release",
+    ...(wanted === "all" ? [] : [`-Dlevels=${wanted}`]),
+    ...(cuda ? ["-Dcuda=auto"] : []),
+  ];
   const command = [zig, "build", ...options, "--prefix", prefix, "--color", "off"];
   const { status, stdout, stderr } = await runTool(command, root);
   const built = listLibraries(join(prefix, "lib"));
@@ -75,13 +87,14 @@ export async function buildKernels(root: string, levels: KernelLevels, output: S
   }
   const bytes = built.reduce((sum, library) => sum + statSync(join(prefix, "lib", library)).size, 0);
   step.done(`${built.map(levelOfLibrary).join(", ")}: ${formatBytes(bytes)}`);
-  replaceLibraries(root, prefix, { sources, levels: wanted, libraries: built });
+  replaceLibraries(root, prefix, { sources, levels: wanted, cuda, libraries: built });
 }
 
 /** SHA-256 over names and contents of everything the libraries depend on, the compiler's version included. */
 function hashSources(root: string): string {
   const hash = new Bun.CryptoHasher("sha256");
   hash.update(zigVersion(root));
+  for (const name of CUDA_VARIABLES) hash.update(`${name}=${process.env[name] ?? ""}\n`);
   for (const source of SOURCES) {
     const path = join(root, source);
     if (!existsSync(path)) continue;
@@ -167,6 +180,11 @@ function removeAbandonedBuilds(root: string): void {
 
 function levelOfLibrary(library: string): string {
   return library.replace(/^(lib)?mistral_/, "").replace(/\.(so|dylib|dll)$/, "");
+}
+
+/** Compiling for a device that is not there would only make a first start slower. */
+function wantsCuda(levels: KernelLevels): boolean {
+  return levels === "all" ? process.platform === "linux" : hasCudaDriver();
 }
 
 /** The level to name to the build, or "all"; a machine without kernels builds all and is told so at load. */
