@@ -23,6 +23,11 @@ fn report(failure: status.Error) i32 {
 
 const ok = @intFromEnum(Status.ok);
 
+comptime {
+    // Exports `mistral_measure`.
+    _ = @import("cpu/measure.zig");
+}
+
 /// Fills `out`, whose `size` the caller has set.
 export fn mistral_info(out: *interface.Info) i32 {
     out.fill(build_options.level, pool.threads_max) catch |failure| return report(failure);

@@ -138,7 +138,8 @@ function cudaLibraryPath(): string {
   return join(LIBRARY_FOLDER, "libmistral_cuda.so");
 }
 
-function cpuLibraryPath(level: InstructionSet): string {
+/** Where the library of a level is. */
+export function cpuLibraryPath(level: InstructionSet): string {
   return join(LIBRARY_FOLDER, `libmistral_cpu.${level}.${process.platform === "darwin" ? "dylib" : "so"}`);
 }
 

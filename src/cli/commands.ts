@@ -34,6 +34,7 @@ export const COMMANDS = {
     operand: { name: "file", description: "Configuration file in TOML", required: false },
   },
   bench: { description: "Measure prefill and decode speed", operand: KIND },
+  "bench-kernels": { description: "Measure every kernel against what this machine can do at best" },
   tune: { description: "Say which quantisations of a model this machine has room for", operand: KIND },
   quantize: { description: "Write a quantised form of a model (not built yet)", operand: KIND },
   doctor: { description: "Check this machine and the configuration" },

@@ -117,6 +117,8 @@ async function start(
       return (await import("./doctor/doctor.ts")).doctor(resolution);
     case "bench":
       return (await import("./bench/bench.ts")).bench(resolution);
+    case "bench-kernels":
+      return (await import("./bench/kernels/bench-kernels.ts")).benchKernels(resolution);
     case "config explain":
       return (await import("./explain.ts")).explain(resolution, operand);
     case "cache list":

@@ -63,7 +63,7 @@ export const COMMAND_SETTINGS = {
     default: false,
     description: "Print JSON on stdout instead of a table",
     group: "Report",
-    commands: ["bench", "tune", "doctor", "config explain", "cache list"],
+    commands: ["bench", "bench-kernels", "tune", "doctor", "config explain", "cache list"],
   },
   depth: {
     flag: "--depth",
