@@ -27,12 +27,12 @@ import { runTool } from "./tool.ts";
 export type KernelLevels = "native" | "all";
 
 interface KernelStamp {
-  /** Hash of what the libraries were built from. */
+  /** Hash of what the CPU libraries were built from. */
   readonly sources: string;
   /** The level that was built, or "all". */
   readonly levels: string;
-  /** Whether the CUDA library was built. */
-  readonly cuda: boolean;
+  /** Hash of what the CUDA library was built from besides; null when it was not built. */
+  readonly cudaSources: string | null;
   readonly libraries: readonly string[];
 }
 
@@ -40,6 +40,8 @@ const STAMP = ".kernels.json";
 const LIBRARY = /^(lib)?mistral_.*\.(so|dylib|dll)$/;
 /** Everything the libraries are made of; the generated op table lies in kernels/ too. */
 const SOURCES = ["kernels", "build.zig", "build.zig.zon"];
+/** Of these, what only the CUDA library is made of. */
+const CUDA_SOURCES = ["kernels/cuda", "kernels/cuda.zig"];
 /** What else decides how the CUDA kernels come out (`kernels/cuda/build.zig`). */
 const CUDA_VARIABLES = ["CUDA_HOME", "NVCC_CCBIN", "CUDA_NVCC_FLAGS", "CUDA_COMPUTE_CAP"];
 
@@ -53,7 +55,7 @@ export function kernelsCurrent(root: string, levels: KernelLevels): boolean {
     return false;
   }
   if (stamp.levels !== "all" && stamp.levels !== levelsToBuild(levels)) return false;
-  if (wantsCuda(levels) && !stamp.cuda) return false;
+  if (wantsCuda(levels) && stamp.cudaSources !== hashCudaSources(root)) return false;
   if (!stamp.libraries.every((library) => existsSync(join(libraries, library)))) return false;
   return stamp.sources === hashSources(root);
 }
@@ -62,8 +64,9 @@ export function kernelsCurrent(root: string, levels: KernelLevels): boolean {
 export async function buildKernels(root: string, levels: KernelLevels, output: SetupOutput): Promise<void> {
   const zig = zigExecutable(root);
   const sources = hashSources(root);
+  const cudaSources = wantsCuda(levels) ? hashCudaSources(root) : null;
   const wanted = levelsToBuild(levels);
-  const cuda = wantsCuda(levels);
+  const cuda = cudaSources !== null;
   // Of this process alone: a compiler that outlives an interrupted set-up must not write among our files.
   const prefix = join(root, "zig-out", `.new-${process.pid}`);
   removeAbandonedBuilds(root);
@@ -87,18 +90,35 @@ export async function buildKernels(root: string, levels: KernelLevels, output: S
   }
   const bytes = built.reduce((sum, library) => sum + statSync(join(prefix, "lib", library)).size, 0);
   step.done(`${built.map(levelOfLibrary).join(", ")}: ${formatBytes(bytes)}`);
-  replaceLibraries(root, prefix, { sources, levels: wanted, cuda, libraries: built });
+  replaceLibraries(root, prefix, { sources, levels: wanted, cudaSources, libraries: built });
 }
 
-/** SHA-256 over names and contents of everything the libraries depend on, the compiler's version included. */
+/** SHA-256 over names and contents of everything the CPU libraries depend on, the compiler's version included. */
 function hashSources(root: string): string {
+  const apart = CUDA_SOURCES.map((source) => join(root, source));
+  const isShared = (file: string) => !apart.some((path) => file === path || file.startsWith(`${path}/`));
+  return hashFiles(root, SOURCES, zigVersion(root), isShared);
+}
+
+/** The same over what the CUDA library depends on besides: its sources, and how it is asked to be compiled. */
+function hashCudaSources(root: string): string {
+  const variables = CUDA_VARIABLES.map((name) => `${name}=${process.env[name] ?? ""}`).join("\n");
+  return hashFiles(root, CUDA_SOURCES, variables, () => true);
+}
+
+function hashFiles(
+  root: string,
+  sources: readonly string[],
+  first: string,
+  counts: (file: string) => boolean,
+): string {
   const hash = new Bun.CryptoHasher("sha256");
-  hash.update(zigVersion(root));
-  for (const name of CUDA_VARIABLES) hash.update(`${name}=${process.env[name] ?? ""}\n`);
-  for (const source of SOURCES) {
+  hash.update(first);
+  for (const source of sources) {
     const path = join(root, source);
     if (!existsSync(path)) continue;
     for (const file of statSync(path).isDirectory() ? listFiles(path) : [path]) {
+      if (!counts(file)) continue;
       hash.update(relative(root, file));
       hash.update(readFileSync(file));
     }
