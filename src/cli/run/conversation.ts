@@ -43,20 +43,30 @@ export interface AnswerStatistics {
   readonly isStopped: boolean;
 }
 
+/** Takes what is asked and answered, as JSON. */
+export type ConversationLog = (title: "Request" | "Response" | "Error response", text: string) => void;
+
 const SAFE_BITS = 53;
 
 export class Conversation {
   readonly #model: ServedModel;
   readonly #options: ConversationOptions;
   readonly #now: () => number;
+  readonly #log: ConversationLog;
   #messages: ChatMessage[];
   #sampling: Sampling;
   #answers = 0n;
 
   /** @param now milliseconds of a clock that only goes forward */
-  constructor(model: ServedModel, options: ConversationOptions, now: () => number = () => performance.now()) {
+  constructor(
+    model: ServedModel,
+    options: ConversationOptions,
+    log: ConversationLog = () => {},
+    now: () => number = () => performance.now(),
+  ) {
     this.#model = model;
     this.#options = options;
+    this.#log = log;
     this.#now = now;
     this.#messages = this.#opening();
     this.#sampling = { temperature: options.temperature, topK: options.topK, topP: options.topP };
@@ -96,9 +106,11 @@ export class Conversation {
   ): Promise<AnswerStatistics> {
     const before = this.#messages.length;
     this.#messages.push({ role: "user", content: question });
+    this.#log("Request", this.#shown({ messages: this.#messages, ...this.#sampling }));
     try {
       return await this.#answer(signal, onPiece);
     } catch (error) {
+      this.#log("Error response", error instanceof Error ? error.message : String(error));
       this.#messages.length = before;
       throw error;
     }
@@ -131,6 +143,8 @@ export class Conversation {
       usage = { ...usage, completionTokens: said.length };
     }
     this.#messages.push({ role: "assistant", content });
+    const choice = { content, ...(thoughts === "" ? {} : { reasoning: thoughts }) };
+    this.#log("Response", this.#shown({ stopped: isStopped, usage, choices: [choice] }));
     const endedMs = this.#now();
     return {
       usage,
@@ -166,6 +180,10 @@ export class Conversation {
       logprobs: -1,
       echo: false,
     };
+  }
+
+  #shown(fields: object): string {
+    return JSON.stringify({ model: this.#model.id, ...fields });
   }
 
   #opening(): ChatMessage[] {

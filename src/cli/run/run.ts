@@ -2,8 +2,10 @@
 
 import type { Resolution } from "../../config/resolve.ts";
 import { MistralError } from "../../errors.ts";
+import { logBlock } from "../../server/request-log.ts";
 import { hubEnvironment } from "../hub-environment.ts";
 import { openLog } from "../log.ts";
+import { requestLogFile } from "../request-log-file.ts";
 import { loadServedModel } from "../serve/load-model.ts";
 import { formatBytes, formatDuration } from "../units.ts";
 import { AnswerView } from "./answer-view.ts";
@@ -14,6 +16,7 @@ import { chatInTerminal } from "./terminal-chat.ts";
 export async function run({ settings, sources, warnings }: Resolution): Promise<void> {
   const log = openLog(settings, true);
   for (const warning of warnings) log.write("warning", warning);
+  const append = settings.requestLog === undefined ? undefined : requestLogFile(settings.requestLog);
   // One conversation is one sequence, unless somebody wants otherwise.
   const isDefault = sources.sequencesMax.kind === "default";
   const sequencesMax = isDefault ? 1 : settings.sequencesMax;
@@ -26,16 +29,20 @@ export async function run({ settings, sources, warnings }: Resolution): Promise<
       { parameter: "--chat-template" },
     );
   }
-  const conversation = new Conversation(served, {
-    system: settings.systemPrompt,
-    maxTokens: settings.tokensMax,
-    temperature: settings.temperature,
-    topK: settings.topK,
-    topP: settings.topP,
-    seed: settings.seed,
-    thinking: settings.thinking,
-    effort: settings.reasoningEffort,
-  });
+  const conversation = new Conversation(
+    served,
+    {
+      system: settings.systemPrompt,
+      maxTokens: settings.tokensMax,
+      temperature: settings.temperature,
+      topK: settings.topK,
+      topP: settings.topP,
+      seed: settings.seed,
+      thinking: settings.thinking,
+      effort: settings.reasoningEffort,
+    },
+    append === undefined ? undefined : (title, text) => append(logBlock(title, text)),
+  );
   try {
     if (settings.input !== undefined) await answerOnce(conversation, settings.input);
     else {

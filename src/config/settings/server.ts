@@ -1,7 +1,7 @@
 /** Settings of the HTTP server: addresses, who may call, what is logged. */
 
 import type { SettingDeclaration } from "../types.ts";
-import { COUNT_MAX, LOGGING, SERVING } from "./common.ts";
+import { CHATTING, COUNT_MAX, LOGGING, SERVING } from "./common.ts";
 
 export const SERVER_SETTINGS = {
   host: {
@@ -199,7 +199,7 @@ export const SERVER_SETTINGS = {
     unsetText: "none",
     description: "File to which every request and response is appended, prompts and all",
     group: "Logging",
-    commands: SERVING,
+    commands: CHATTING,
   },
   otlpEndpoint: {
     flag: "--otlp-endpoint",

@@ -1,7 +1,7 @@
 /** `run` on a pseudo-terminal, as a person has it: keys in, characters out. */
 
 import { afterEach, expect, test } from "bun:test";
-import { rmSync } from "node:fs";
+import { readFileSync, rmSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { PROJECT_ROOT } from "../../../src/cli/setup.ts";
 import { temporaryFolder } from "../../support/temporary-folder.ts";
@@ -182,6 +182,36 @@ test("over pipes: questions in, answers alone on stdout, the same seed the same 
   expect(first.stdout.length).toBeGreaterThan(4);
   expect(same.stdout).toBe(first.stdout);
   expect(other.stdout).not.toBe(first.stdout);
+}, 60_000);
+
+test("--log appends what is asked and answered, failures too, for the owner alone", async () => {
+  const path = join(folder, "run.log");
+  const flags = ["--threads", "1", "--temperature", "0", "--max-tokens", "6", "--log", path];
+  const answered = await runCommand(["run", "-m", thinker, ...flags, "-i", "hm"]);
+  expect(answered.status).toBe(0);
+  await runCommand(["run", "-m", model, ...flags, "-i", "x".repeat(3000)]);
+  const blocks = readFileSync(path, "utf8").split("\n\n");
+  expect(blocks.pop()).toBe("");
+  const time = /^(Request|Response|Error response) at \d{4}-\d\d-\d\dT[\d:.]+[+-]\d\d:\d\d: /;
+  const titles = blocks.map((block) => time.exec(block)?.[1]);
+  expect(titles).toEqual(["Request", "Response", "Request", "Error response"]);
+  const [request, response, , failure] = blocks.map((block) => block.replace(time, ""));
+  expect(JSON.parse(request!)).toEqual({
+    model: "thinker",
+    messages: [{ role: "user", content: "hm" }],
+    temperature: 0,
+  });
+  expect(JSON.parse(response!)).toMatchObject({
+    model: "thinker",
+    stopped: false,
+    usage: { completionTokens: 6 },
+    choices: [{ content: "", reasoning: expect.any(String) }],
+  });
+  expect(failure).toStartWith("The prompt has 3");
+  expect(statSync(path).mode & 0o777).toBe(0o600);
+  const refused = await runCommand(["run", "-m", model, ...flags, "-l", folder, "-i", "hm"]);
+  expect(refused.status).toBe(2);
+  expect(refused.stderr).toContain(`--log ${folder} cannot be written`);
 }, 60_000);
 
 test("a question that does not fit ends with status 1 and the numbers", async () => {
