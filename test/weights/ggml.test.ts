@@ -1,13 +1,14 @@
 /** GGML files, the format before GGUF: what is read of each container, and what is refused with which words. */
 
 import { describe, expect, test } from "bun:test";
-import { writeFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { openCheckpoint } from "../../src/weights/checkpoint.ts";
 import { readGgmlFile } from "../../src/weights/ggml.ts";
 import { openGgml } from "../../src/weights/ggml-checkpoint.ts";
 import { resolveModel } from "../../src/weights/resolve.ts";
 import { expectMistralError } from "../support/expect-error.ts";
+import { FakeHub } from "../support/fake-hub.ts";
 import { oldLlama, writeOldLlama } from "../support/old-llama.ts";
 import { temporaryFolder } from "../support/temporary-folder.ts";
 import { encodeGgml } from "../support/write-ggml.ts";
@@ -167,4 +168,20 @@ test("it is found by its path, and by its name in a folder; a folder alone asks 
   expect(resolveModel({ ...request, model: folder, file: "other.bin" })).rejects.toThrow(
     "no GGUF file other.bin",
   );
+});
+
+test("it is fetched from the hub by its name, and found in the cache after that", async () => {
+  writeOldLlama(path, "f16");
+  const hub = new FakeHub();
+  const bytes = new Uint8Array(readFileSync(path));
+  hub.repositories.set("owner/old", {
+    commit: "0123456789abcdef0123456789abcdef01234567",
+    files: { "old.ggmlv3.f16.bin": bytes, "README.md": new Uint8Array(3) },
+  });
+  const environment = { HF_ENDPOINT: hub.endpoint, HF_HUB_CACHE: join(folder, "cache"), HF_HOME: folder };
+  const request = { model: "owner/old", file: "old.ggmlv3.f16.bin", onProgress: () => {}, environment };
+  const fetched = await resolveModel(request);
+  expect(fetched.source).toBe("hub");
+  expect([...openCheckpoint(fetched.checkpointPath).tensors]).toEqual([...openCheckpoint(path).tensors]);
+  expect((await resolveModel(request)).source).toBe("hub-cache");
 });
