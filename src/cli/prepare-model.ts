@@ -51,7 +51,9 @@ export function prepareModel(
     reservedBytes === 0
       ? wanted
       : { ...wanted, kvMemoryFraction: undefined, kvMemoryBytes: kvBytes, contextLengthMax: contextLength };
-  const tellPlan = (): void => log.table("info", describeMemory(planMemory(checkpoint, wanted, memory)));
+  const name = settings.servedName ?? resolved.id;
+  const tellPlan = (): void =>
+    log.table("info", describeMemory(planMemory(checkpoint, wanted, memory), name));
   return { resolved, checkpoint, options, placement, tellPlan };
 }
 

@@ -48,6 +48,7 @@ async function statusForLength(port: number, length: number): Promise<string> {
 test("a server without settings has the defaults of mistral.rs", async () => {
   // Where something else has the port, the complaint names the default address.
   if (!isFree(1234)) {
+    console.warn("port 1234 is in use: the defaults were not read from a running server");
     const { stderr } = await runCommand(["serve", ...TINY]);
     expect(stderr).toContain("cannot listen on 0.0.0.0:1234");
     return;
@@ -303,7 +304,7 @@ test("--log appends requests and answers, streams and failures, each block follo
 test("memory: the plan stands before the load, a refusal says what would fit", async () => {
   const { log } = await startServing(["serve", ...TINY, ...LOOPBACK]);
   const rows = log();
-  expect(rows).toMatch(/memory plan +LlamaForCausalLM, 2,048 tokens of context/);
+  expect(rows).toMatch(/memory plan +tiny \(LlamaForCausalLM\), 2,048 tokens of context/);
   expect(rows).toMatch(/weights +\S+ [kM]B, mapped/);
   expect(rows).toMatch(/left +\S+ GB free, \S+ GB left with a full cache/);
   expect(rows.indexOf("memory plan")).toBeLessThan(rows.indexOf("loaded"));
