@@ -167,13 +167,9 @@ export const MODEL_SETTINGS = {
     toml: ["models.format.tok_model_id"],
     type: { kind: "text" },
     unsetText: "the model itself",
-    description: "Repository to take tokenizer, configuration and template from",
+    description: "Hugging Face id or folder to take the tokenizer and the chat template from",
     group: "Model",
     commands: CHATTING,
-    notBuilt: {
-      because: "the tokenizer of another repository is not fetched; --tokenizer names a file",
-      refused: true,
-    },
   },
   architecture: {
     flag: "--arch",

@@ -1,10 +1,12 @@
 /** GGML files as a user serves them: named as in mistral.rs, answering as the GGUF twin does, listed and refused. */
 
-import { expect, test } from "bun:test";
+import { describe, expect, test } from "bun:test";
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { FakeHub } from "../../support/fake-hub.ts";
 import { writeOldLlama, writeOldLlamaTwin } from "../../support/old-llama.ts";
 import { temporaryFolder } from "../../support/temporary-folder.ts";
+import { writeTinyModel } from "../../support/tiny-model.ts";
 import { LOOPBACK, post, runCommand, startServing, stopServersAfterEach } from "../processes.ts";
 
 const folder = temporaryFolder("ggml-serve");
@@ -45,6 +47,55 @@ test("a server answers from the file as from its GGUF twin, raw and in chat; the
   expect(lines).toEqual([...lines].sort());
   expect(lines).toHaveLength(3 + 3 * 9);
 }, 60_000);
+
+describe("--tok-model-id", () => {
+  const other = join(folder, "other");
+  writeTinyModel(other);
+  const twin = ["-f", join(folder, "old.bin"), "--max-tokens", "2", ...COMMON];
+  const ask = (id: string, environment: Record<string, string> = {}) =>
+    runCommand(["run", ...twin, "--tok-model-id", id, "-i", "quick"], { environment });
+
+  test("takes tokenizer and template of a folder, as mistral.rs wants it for GGML files", async () => {
+    const { status, stderr } = await ask(other);
+    expect({ status, stderr }).toEqual({ status: 0, stderr: expect.stringContaining("Stats:") });
+    // "user: quick\nassistant: " in characters, which are that tokenizer's tokens.
+    expect(stderr).toContain("Prompt: 23 tokens");
+  }, 60_000);
+
+  test("fetches only those from the hub, and finds them in the cache after that", async () => {
+    const hub = new FakeHub();
+    const names = ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "model.safetensors"];
+    hub.repositories.set("owner/other", {
+      commit: "0123456789abcdef0123456789abcdef01234567",
+      files: Object.fromEntries(names.map((name) => [name, new Uint8Array(readFileSync(join(other, name)))])),
+    });
+    const environment = { HF_ENDPOINT: hub.endpoint, HF_HUB_CACHE: join(folder, "cache"), HF_HOME: folder };
+    const fetched = await ask("owner/other", environment);
+    expect({ status: fetched.status, stderr: fetched.stderr }).toEqual({
+      status: 0,
+      stderr: expect.stringContaining("Prompt: 23 tokens"),
+    });
+    for (const name of names) {
+      const isAsked = hub.requests.some(({ path }) => path.endsWith(`/${name}`));
+      expect({ name, isAsked }).toEqual({ name, isAsked: name !== "model.safetensors" });
+    }
+    const offline = await ask("owner/other", { ...environment, HF_HUB_OFFLINE: "1" });
+    expect(offline.stderr).toContain("Prompt: 23 tokens");
+    const missing = await ask("owner/none", { ...environment, HF_HUB_OFFLINE: "1" });
+    expect(missing).toMatchObject({ status: 1, stdout: "" });
+    expect(missing.stderr).toBe(
+      "error: cannot take the tokenizer of owner/none: it is not in the cache, and the hub is not asked because HF_HUB_OFFLINE is set\n",
+    );
+  }, 60_000);
+
+  test("says what a folder lacks", async () => {
+    const { status, stderr } = await ask(folder);
+    expect({ status, stderr }).toEqual({
+      status: 1,
+      stderr: `error: cannot take the tokenizer of ${folder}: the folder has no tokenizer.json\n`,
+    });
+  });
+});
 
 test("what does not fit is one line with the way out", async () => {
   const refused = async (...flags: string[]) => {
