@@ -39,7 +39,7 @@ export interface AnswerStatistics {
   readonly firstTokenSeconds: number;
   /** From there to the end. */
   readonly decodeSeconds: number;
-  /** The answer was stopped before its end; how many tokens it had is then judged by its text. */
+  /** The answer was stopped before its end. */
   readonly isStopped: boolean;
 }
 
@@ -121,6 +121,7 @@ export class Conversation {
     const plan = planText(this.#model, this.#request());
     const promptTokens = plan.choices[0]?.prompt.tokens.length ?? 0;
     let usage: Usage = { promptTokens, completionTokens: 0, cachedTokens: 0 };
+    const generatedBefore = this.#generatedTokens();
     let firstMs: number | undefined;
     let content = "";
     let thoughts = "";
@@ -139,8 +140,9 @@ export class Conversation {
     } catch (error) {
       if (!signal.aborted) throw error;
       isStopped = true;
-      const said = this.#model.tokenizer.encode(thoughts + content, { addSpecialTokens: false });
-      usage = { ...usage, completionTokens: said.length };
+      // The engine has no other conversation: what it generated meanwhile is this answer.
+      const completionTokens = this.#generatedTokens() - generatedBefore;
+      usage = { ...usage, completionTokens };
     }
     this.#messages.push({ role: "assistant", content });
     const choice = { content, ...(thoughts === "" ? {} : { reasoning: thoughts }) };
@@ -180,6 +182,10 @@ export class Conversation {
       logprobs: -1,
       echo: false,
     };
+  }
+
+  #generatedTokens(): number {
+    return this.#model.engine.statistics().generatedTokens;
   }
 
   #shown(fields: object): string {
