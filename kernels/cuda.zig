@@ -8,9 +8,11 @@ const interface = @import("abi/interface.zig");
 const status = @import("abi/status.zig");
 const driver = @import("cuda/driver.zig");
 const Device = @import("cuda/device.zig").Device;
-const Buffer = @import("cuda/memory.zig").Buffer;
+const memory_module = @import("cuda/memory.zig");
+const GraphTotals = @import("cuda/graphs.zig").Totals;
 const Executor = @import("cuda/executor.zig").Executor;
 
+const Buffer = memory_module.Buffer;
 const Status = status.Status;
 const allocator = std.heap.c_allocator;
 
@@ -61,8 +63,11 @@ export fn mistral_device_info(device: *Device, out: *interface.DeviceInfo) i32 {
 
 fn fillInfo(device: *Device, out: *interface.DeviceInfo) status.Error!void {
     try out.check();
-    const memory = try device.memory();
-    out.* = .{
+    out.* = describe(device, try device.memory());
+}
+
+fn describe(device: *const Device, memory: Device.Memory) interface.DeviceInfo {
+    return .{
         .size = @sizeOf(interface.DeviceInfo),
         .capability = device.capability,
         .units = device.multiprocessors,
@@ -73,6 +78,17 @@ fn fillInfo(device: *Device, out: *interface.DeviceInfo) status.Error!void {
         .reserved = 0,
         .name = device.name,
     };
+}
+
+/// Tells of a device without opening it: no context is made. What is free of its memory is not known then, and 0.
+export fn mistral_cuda_describe(index: u32, out: *interface.DeviceInfo) i32 {
+    return answer(describeClosed(index, out));
+}
+
+fn describeClosed(index: u32, out: *interface.DeviceInfo) status.Error!void {
+    try out.check();
+    var device = try Device.examine(index);
+    out.* = describe(&device, .{ .free = 0, .total = try device.totalBytes() });
 }
 
 fn keep(made: status.Error!Buffer, out: *?*Buffer) i32 {
@@ -98,7 +114,19 @@ export fn mistral_buffer_wrap(_: *Device, _: [*]u8, _: u64, _: *?*Buffer) i32 {
 
 /// A read-only copy of `bytes` of a file from `offset`. `path` ends in a zero byte.
 export fn mistral_buffer_map_file(device: *Device, path: [*:0]const u8, offset: u64, bytes: u64, out: *?*Buffer) i32 {
-    return keep(Buffer.mapFile(device, path, offset, bytes), out);
+    return keep(Buffer.mapFile(device, path, offset, bytes, null), out);
+}
+
+/// The same; `progress` is told the bytes that are on their way, on the calling thread.
+export fn mistral_cuda_map_file(
+    device: *Device,
+    path: [*:0]const u8,
+    offset: u64,
+    bytes: u64,
+    progress: memory_module.Progress,
+    out: *?*Buffer,
+) i32 {
+    return keep(Buffer.mapFile(device, path, offset, bytes, progress), out);
 }
 
 /// Address of the first byte, for the host; 0 when only the device sees it.
@@ -150,6 +178,18 @@ export fn mistral_program_run(program: *Executor, dims: [*]const u32, dim_count:
     if (dim_count != program.dims_max.len)
         return report(status.fail(error.InvalidArgument, "{d} dimensions; the program has {d}", .{ dim_count, program.dims_max.len }));
     return answer(program.run(dims[0..dim_count]));
+}
+
+/// Lets steps of decoding be captured as CUDA graphs that take up to this many bytes together; 0, as it is at first,
+/// makes none.
+export fn mistral_cuda_graph_budget(program: *Executor, bytes: u64) i32 {
+    program.graphs.budget_bytes = bytes;
+    return ok;
+}
+
+export fn mistral_cuda_graph_totals(program: *const Executor, out: *GraphTotals) i32 {
+    out.* = program.graphs.totals;
+    return ok;
 }
 
 /// Bytes the program holds besides its buffers.

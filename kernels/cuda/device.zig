@@ -31,14 +31,29 @@ pub const Device = struct {
     failure_bytes: usize = 0,
 
     pub fn open(index: u32) status.Error!*Device {
+        const device = try allocator.create(Device);
+        errdefer allocator.destroy(device);
+        device.* = try examine(index);
+        const driver = device.driver;
+        var context: ?driver_module.Context = null;
+        try device.check(driver.cuDevicePrimaryCtxRetain(&context, device.ordinal), "making the context");
+        errdefer _ = driver.cuDevicePrimaryCtxRelease_v2(device.ordinal);
+        device.context = context.?;
+        try device.check(driver.cuCtxSetCurrent(device.context), "entering the context");
+        var stream: ?driver_module.Stream = null;
+        try device.check(driver.cuStreamCreate(&stream, driver_module.stream_non_blocking), "making the stream");
+        device.stream = stream.?;
+        return device;
+    }
+
+    /// What the driver tells of a device without a context, which would take memory and time; it cannot be used.
+    pub fn examine(index: u32) status.Error!Device {
         const driver = try driver_module.open();
         const count = try driver_module.deviceCount();
         if (count == 0) return status.fail(error.Device, "CUDA cannot be used: the driver shows no device", .{});
         if (index >= count)
             return status.fail(error.InvalidArgument, "CUDA device {d} does not exist; 0 to {d} do", .{ index, count - 1 });
-        const device = try allocator.create(Device);
-        errdefer allocator.destroy(device);
-        device.* = .{
+        var device: Device = .{
             .driver = driver,
             .ordinal = 0,
             .context = undefined,
@@ -55,15 +70,14 @@ pub const Device = struct {
         device.shared_bytes_max = try device.attribute(.shared_bytes_per_block_on_request);
         try device.check(driver.cuDeviceGetName(&device.name, device.name.len, device.ordinal), "reading the device's name");
         device.name_bytes = std.mem.indexOfScalar(u8, &device.name, 0) orelse device.name.len;
-        var context: ?driver_module.Context = null;
-        try device.check(driver.cuDevicePrimaryCtxRetain(&context, device.ordinal), "making the context");
-        errdefer _ = driver.cuDevicePrimaryCtxRelease_v2(device.ordinal);
-        device.context = context.?;
-        try device.check(driver.cuCtxSetCurrent(device.context), "entering the context");
-        var stream: ?driver_module.Stream = null;
-        try device.check(driver.cuStreamCreate(&stream, driver_module.stream_non_blocking), "making the stream");
-        device.stream = stream.?;
         return device;
+    }
+
+    /// Bytes of the device's memory, without a context.
+    pub fn totalBytes(device: *Device) status.Error!u64 {
+        var bytes: u64 = 0;
+        try device.check(device.driver.cuDeviceTotalMem_v2(&bytes, device.ordinal), "measuring its memory");
+        return bytes;
     }
 
     pub fn close(device: *Device) void {

@@ -45,6 +45,7 @@ pub const Driver = struct {
     cuDeviceGetCount: *const fn (*c_int) callconv(.c) Result,
     cuDeviceGet: *const fn (*c_int, c_int) callconv(.c) Result,
     cuDeviceGetName: *const fn ([*]u8, c_int, c_int) callconv(.c) Result,
+    cuDeviceTotalMem_v2: *const fn (*u64, c_int) callconv(.c) Result,
     cuDeviceGetAttribute: *const fn (*c_int, Attribute, c_int) callconv(.c) Result,
     cuDevicePrimaryCtxRetain: *const fn (*?Context, c_int) callconv(.c) Result,
     cuDevicePrimaryCtxRelease_v2: *const fn (c_int) callconv(.c) Result,

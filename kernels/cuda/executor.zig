@@ -1,5 +1,5 @@
-//! Runs a program on a GPU: lowers its ops to launches once; a step writes the dimensions, submits the launches
-//! and waits.
+//! Runs a program on a GPU: lowers its ops to launches once; a step writes the dimensions, submits the launches, or
+//! the graph they were captured in, and waits.
 //!
 //! Memory of a program besides its buffers is one allocation: the `Step`, the list of staged inputs, their copies,
 //! and a workspace that the ops take turns in.
@@ -13,6 +13,7 @@ const fault = @import("fault.zig");
 const Device = @import("device.zig").Device;
 const Buffer = @import("memory.zig").Buffer;
 const launch_module = @import("launch.zig");
+const graphs_module = @import("graphs.zig");
 const staging = @import("staging.zig");
 
 const c = launch_module.c;
@@ -36,6 +37,7 @@ pub const Executor = struct {
     launches: []const Launch,
     memory: Buffer,
     host: Buffer,
+    graphs: graphs_module.Graphs = .{},
 
     /// Lowers an encoded program. The buffers must outlive the executor.
     pub fn create(device: *Device, words: []const u32, buffers: []const *Buffer) status.Error!*Executor {
@@ -94,6 +96,7 @@ pub const Executor = struct {
     }
 
     pub fn free(executor: *Executor) void {
+        executor.graphs.free(executor.device);
         executor.memory.free();
         executor.host.free();
         // The executor lies in its own arena: take it out before the memory goes.
@@ -112,12 +115,26 @@ pub const Executor = struct {
         const host: *volatile HostBlock = @ptrCast(@alignCast(executor.host.host.?));
         for (dims, 0..) |value, index| host.dims[index] = value;
         host.fault = c.FAULT_NONE;
-        for (executor.launches) |*launch| try launch.submit(device, dims);
+        try executor.submit(dims);
         try device.synchronize();
         const word = host.fault;
         if (word == c.FAULT_NONE) return;
         const op = word >> 8;
         return status.fail(error.InvalidInput, "op {d} ({s}): {s}", .{ op, @tagName(executor.codes[op]), fault.message(word & 0xff) });
+    }
+
+    fn submit(executor: *Executor, dims: []const u32) status.Error!void {
+        const bucket = graphs_module.Bucket.of(dims) orelse return executor.submitEach(dims);
+        // The same grids with graphs and without, so that both compute the same.
+        var sizes: [c.DIMS_MAX]u32 = undefined;
+        const grid_dims = sizes[0..dims.len];
+        for (grid_dims, executor.dims_max) |*size, maximum| size.* = @min(bucket.size, maximum);
+        if (try executor.graphs.run(executor.device, bucket, executor.launches, grid_dims)) return;
+        try executor.submitEach(grid_dims);
+    }
+
+    fn submitEach(executor: *Executor, dims: []const u32) status.Error!void {
+        for (executor.launches) |*launch| try launch.submit(executor.device, dims);
     }
 
     /// Bytes the program holds besides its buffers, of the device and of the host.

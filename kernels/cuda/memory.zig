@@ -10,6 +10,9 @@ const driver = @import("driver.zig");
 /// Large enough for the full speed of a disk and of the bus.
 const piece_bytes: u64 = 16 << 20;
 
+/// Told how many bytes of a file are on their way, after every piece.
+pub const Progress = *const fn (done: u64) callconv(.c) void;
+
 pub const Buffer = struct {
     device: *Device,
     /// As the device sees it.
@@ -63,7 +66,7 @@ pub const Buffer = struct {
     }
 
     /// The bytes of a file from `offset`, in memory of the device. The program cannot write them.
-    pub fn mapFile(device: *Device, path: [*:0]const u8, offset: u64, bytes: u64) status.Error!Buffer {
+    pub fn mapFile(device: *Device, path: [*:0]const u8, offset: u64, bytes: u64, progress: ?Progress) status.Error!Buffer {
         try device.enter();
         const file = std.c.open(path, .{ .ACCMODE = .RDONLY, .CLOEXEC = true });
         if (file < 0)
@@ -75,12 +78,12 @@ pub const Buffer = struct {
             return status.fail(error.System, "{s} has {d} bytes; cannot map {d} from byte {d}", .{ path, end, bytes, offset });
         var buffer = try allocate(device, bytes);
         errdefer buffer.free();
-        try upload(device, &buffer, file, path, offset);
+        try upload(device, &buffer, file, path, offset, progress);
         buffer.writable = false;
         return buffer;
     }
 
-    fn upload(device: *Device, buffer: *const Buffer, file: c_int, path: [*:0]const u8, offset: u64) status.Error!void {
+    fn upload(device: *Device, buffer: *const Buffer, file: c_int, path: [*:0]const u8, offset: u64, progress: ?Progress) status.Error!void {
         const size = @min(piece_bytes, buffer.bytes);
         var pieces = [2]Buffer{ try pinned(device, size), undefined };
         defer pieces[0].free();
@@ -102,6 +105,7 @@ pub const Buffer = struct {
             try device.check(device.driver.cuMemcpyHtoDAsync_v2(buffer.address + done, pieces[which].host.?, length, device.stream), "uploading a file");
             try device.check(device.driver.cuEventRecord(sent[which].?, device.stream), "uploading a file");
             done += length;
+            if (progress) |tell| tell(done);
         }
         try device.synchronize();
     }

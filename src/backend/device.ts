@@ -1,12 +1,15 @@
 /**
- * Device, Buffer and Program: the owners of native memory. Every handle has one owner, is freed once, and is
+ * Device and Buffer, with Program the owners of native memory. Every handle has one owner, is freed once, and is
  * only used by the thread that made it. On the CPU all buffers are host memory, so views copy nothing; a CUDA
  * device has memory of its own, which only `write` and `read` reach, and host memory that it sees too.
  */
 
-import { type Pointer, ptr, toArrayBuffer } from "bun:ffi";
+import { FFIType, JSCallback, type Pointer, ptr, toArrayBuffer } from "bun:ffi";
 import { MistralError } from "../errors.ts";
+import { cudaFunctions } from "./cuda-functions.ts";
+import { type DeviceInfo, type DeviceMemory, readDeviceInfo } from "./device-info.ts";
 import { check, type DeviceKind, type KernelLibrary, openCpuLibrary, openCudaLibrary } from "./library.ts";
+import { Program } from "./program.ts";
 
 export interface CpuDeviceOptions {
   readonly kind: "cpu";
@@ -42,29 +45,7 @@ export type BufferKind = "device" | "host";
 
 const BUFFER_KINDS = { device: 0, host: 1 } as const satisfies Record<BufferKind, number>;
 
-export interface DeviceInfo {
-  readonly kind: DeviceKind;
-  readonly index: number;
-  /** Of a GPU the model's name, of a CPU its instruction set. */
-  readonly name: string;
-  /** Threads that compute; 0 on a GPU. */
-  readonly threads: number;
-  /** Instruction-set level of a CPU; `sm_80` and so on of a GPU. */
-  readonly instructionSet: string;
-  /** Multiprocessors of a GPU. */
-  readonly multiprocessors: number;
-  /** The device has no memory of its own. */
-  readonly integrated: boolean;
-}
-
-/** Bytes of a device's own memory. */
-export interface DeviceMemory {
-  readonly free: number;
-  readonly total: number;
-}
-
 const DEVICE_OPTIONS_BYTES = 16;
-const DEVICE_INFO_BYTES = 168;
 
 /** Receives the handles that native functions write. */
 const handleOut = new BigUint64Array(1);
@@ -78,19 +59,7 @@ export class Device {
   private constructor(library: KernelLibrary, handle: number, kind: DeviceKind, index: number) {
     this.#library = library;
     this.#handle = handle;
-    const view = this.#readInfo();
-    const capability = view.getUint32(4, true);
-    const units = view.getUint32(8, true);
-    const name = new TextDecoder().decode(new Uint8Array(view.buffer, 40, view.getUint32(32, true)));
-    this.info = {
-      kind,
-      index,
-      name,
-      threads: kind === "cpu" ? units : 0,
-      instructionSet: kind === "cpu" ? name : `sm_${capability}`,
-      multiprocessors: kind === "cpu" ? 0 : units,
-      integrated: view.getUint32(12, true) === 1,
-    };
+    this.info = this.#describe(kind, index).info;
   }
 
   /** @throws MistralError `backend`, or `invalid_configuration` for an impossible option. */
@@ -121,6 +90,15 @@ export class Device {
     return count[0]!;
   }
 
+  /**
+   * What a CUDA device is and how much memory it has, without opening it; 0 of it is called free.
+   * @throws MistralError `backend` saying why CUDA cannot be used.
+   */
+  static describeCuda(index: number): ReturnType<typeof readDeviceInfo> {
+    const { mistral_cuda_describe } = cudaFunctions();
+    return readDeviceInfo(openCudaLibrary(), "cuda", index, (out) => mistral_cuda_describe(index, out));
+  }
+
   static #open(library: KernelLibrary, kind: DeviceKind, index: number, threads: number): Device {
     if (!Number.isInteger(index) || index < 0 || index > 0xffff) {
       throw new MistralError("invalid_configuration", `${index} is not the index of a device`, {
@@ -135,8 +113,7 @@ export class Device {
 
   /** What the device's own memory has at the moment; a CPU has none and gives zeros. */
   memory(): DeviceMemory {
-    const view = this.#readInfo();
-    return { free: Number(view.getBigUint64(16, true)), total: Number(view.getBigUint64(24, true)) };
+    return this.#describe(this.info.kind, this.info.index).memory;
   }
 
   /** Zeroed memory. On the CPU it is page-aligned, and pages come into being when they are first touched. */
@@ -157,6 +134,28 @@ export class Device {
       functions,
       functions.mistral_buffer_map_file(this.#live(), ptr(text), offset, bytes, handleOutPointer),
     );
+    return new Buffer(this.#library, Number(handleOut[0]), bytes);
+  }
+
+  /** A copy of part of a file in the device's memory, read-only; `onProgress` is told the bytes that are there. Of CUDA. */
+  uploadFile(path: string, offset: number, bytes: number, onProgress: (done: number) => void): Buffer {
+    const { functions } = this.#library;
+    const text = new TextEncoder().encode(`${path}\0`);
+    const progress = new JSCallback((done: number | bigint) => onProgress(Number(done)), {
+      args: [FFIType.u64],
+      returns: FFIType.void,
+    });
+    try {
+      const { mistral_cuda_map_file } = cudaFunctions();
+      const target = progress.ptr;
+      if (target === null) throw new Error("the callback has no address");
+      check(
+        functions,
+        mistral_cuda_map_file(this.#live(), ptr(text), offset, bytes, target, handleOutPointer),
+      );
+    } finally {
+      progress.close();
+    }
     return new Buffer(this.#library, Number(handleOut[0]), bytes);
   }
 
@@ -198,12 +197,9 @@ export class Device {
     this.#handle = 0;
   }
 
-  #readInfo(): DataView<ArrayBuffer> {
-    const view = new DataView(new ArrayBuffer(DEVICE_INFO_BYTES));
-    view.setUint32(0, DEVICE_INFO_BYTES, true);
-    const { functions } = this.#library;
-    check(functions, functions.mistral_device_info(this.#live(), ptr(view.buffer)));
-    return view;
+  #describe(kind: DeviceKind, index: number): ReturnType<typeof readDeviceInfo> {
+    const { mistral_device_info } = this.#library.functions;
+    return readDeviceInfo(this.#library, kind, index, (out) => mistral_device_info(this.#live(), out));
   }
 
   #live(): number {
@@ -286,44 +282,5 @@ export class Buffer {
     if (this.#handle === 0) throw new Error("buffer is freed");
     if (offset >= 0 && bytes >= 0 && offset + bytes <= this.bytes) return;
     throw new RangeError(`bytes ${offset} to ${offset + bytes} of a buffer of ${this.bytes}`);
-  }
-}
-
-/** A validated program. `run` is one native call. */
-export class Program {
-  readonly #library: KernelLibrary;
-  readonly #dims = new Uint32Array(16);
-  readonly #dimsPointer = ptr(this.#dims);
-  #handle: number;
-
-  constructor(library: KernelLibrary, handle: number) {
-    this.#library = library;
-    this.#handle = handle;
-  }
-
-  /** Bytes the program holds besides its buffers. */
-  get workspaceBytes(): number {
-    return Number(this.#library.functions.mistral_program_workspace_bytes(this.#live()));
-  }
-
-  /**
-   * Runs one step with these values of the symbolic dimensions; returns when the outputs are written.
-   * @throws MistralError `backend` when an input points outside its tensor; nothing behind it was computed.
-   */
-  run(dims: readonly number[]): void {
-    this.#dims.set(dims);
-    const status = this.#library.functions.mistral_program_run(this.#live(), this.#dimsPointer, dims.length);
-    if (status !== 0) check(this.#library.functions, status);
-  }
-
-  free(): void {
-    if (this.#handle === 0) return;
-    check(this.#library.functions, this.#library.functions.mistral_program_free(this.#handle));
-    this.#handle = 0;
-  }
-
-  #live(): number {
-    if (this.#handle === 0) throw new Error("program is freed");
-    return this.#handle;
   }
 }

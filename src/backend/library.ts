@@ -134,7 +134,8 @@ function checkedLevel(wanted: string): InstructionSet {
   return level;
 }
 
-function cudaLibraryPath(): string {
+/** Where the CUDA library is. */
+export function cudaLibraryPath(): string {
   return join(LIBRARY_FOLDER, "libmistral_cuda.so");
 }
 

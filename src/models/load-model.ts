@@ -1,6 +1,7 @@
 /** From a path to a model that runs: reads headers, maps weights, records the program, gives it to a device. */
 
-import { type Buffer, type BufferKind, Device, type Program } from "../backend/device.ts";
+import { type Buffer, type BufferKind, Device } from "../backend/device.ts";
+import type { Program } from "../backend/program.ts";
 import { ARENA_SLOT } from "../graph/builder.ts";
 import { rowElements } from "../graph/tensor.ts";
 import { openCheckpoint } from "../weights/checkpoint.ts";

@@ -1,6 +1,7 @@
 /** A model on a device: runs steps, and owns everything that has to be given back. */
 
-import type { Buffer, Device, Program } from "../backend/device.ts";
+import type { Buffer, Device } from "../backend/device.ts";
+import type { Program } from "../backend/program.ts";
 import { rowElements } from "../graph/tensor.ts";
 import { arenaOffset, type RecordedModel } from "./record-model.ts";
 import type { ModelRunner, StepInputs, StepLimits, StepOutputs } from "./step.ts";

@@ -36,6 +36,14 @@ if (level !== undefined) {
       expect(free).toBeLessThanOrEqual(total);
     });
 
+    test("is described without being opened", () => {
+      const { info, memory } = Device.describeCuda(0);
+      expect(info).toEqual(device.info);
+      expect(memory).toEqual({ free: 0, total: device.memory().total });
+      const count = Device.cudaCount();
+      expect(() => Device.describeCuda(count)).toThrow(`CUDA device ${count} does not exist`);
+    });
+
     test("that does not exist is refused with those that do", () => {
       const count = Device.cudaCount();
       expect(() => Device.open({ kind: "cuda", index: count })).toThrow(
@@ -90,6 +98,13 @@ if (level !== undefined) {
       expect(Bun.hash(back)).toBe(Bun.hash(whole.subarray(offset)));
       expect(() => buffer.write(0, new Uint8Array(1))).toThrow("read-only");
       buffer.free();
+      const steps: number[] = [];
+      const told = device.uploadFile(path, offset, bytes - offset, (done) => steps.push(done));
+      told.read(0, back.fill(0));
+      expect(Bun.hash(back)).toBe(Bun.hash(whole.subarray(offset)));
+      expect(steps).toEqual([16 << 20, 32 << 20, bytes - offset]);
+      expect(() => told.write(0, new Uint8Array(1))).toThrow("read-only");
+      told.free();
     });
 
     test("that cannot be made say why", () => {

@@ -4,7 +4,8 @@
  */
 
 import { expect, test } from "bun:test";
-import { type Buffer, Device, type Program } from "../../src/backend/device.ts";
+import { type Buffer, Device } from "../../src/backend/device.ts";
+import type { Program } from "../../src/backend/program.ts";
 import { ProgramBuilder } from "../../src/graph/builder.ts";
 import { matmul, rmsNorm } from "../../src/graph/record.ts";
 

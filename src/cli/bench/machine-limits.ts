@@ -4,7 +4,7 @@
  */
 
 import { readdirSync, readFileSync } from "node:fs";
-import type { DeviceInfo } from "../../backend/device.ts";
+import type { DeviceInfo } from "../../backend/device-info.ts";
 import { type Measurement, measureRate } from "../../backend/measure.ts";
 
 /** Which instructions do an op's arithmetic. */

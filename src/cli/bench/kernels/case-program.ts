@@ -5,8 +5,9 @@
  * them at once.
  */
 
-import type { Buffer, Device, Program } from "../../../backend/device.ts";
+import type { Buffer, Device } from "../../../backend/device.ts";
 import type { DType } from "../../../backend/dtype.ts";
+import type { Program } from "../../../backend/program.ts";
 import { ARENA_SLOT, ProgramBuilder } from "../../../graph/builder.ts";
 import type { OpName } from "../../../graph/ops.ts";
 import { type Dimension, denseBytes, leadingOf, type Shape, type Tensor } from "../../../graph/tensor.ts";

@@ -1,6 +1,6 @@
 /** From the times of a kernel to its figures and to what the machine's limits make of them, as JSON or as a table. */
 
-import type { DeviceInfo } from "../../../backend/device.ts";
+import type { DeviceInfo } from "../../../backend/device-info.ts";
 import { textTable } from "../../text-table.ts";
 import { formatBytes } from "../../units.ts";
 import type { MachineLimits } from "../machine-limits.ts";
