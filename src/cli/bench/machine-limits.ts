@@ -15,16 +15,18 @@ const SECONDS_PER_MEASUREMENT = 0.2;
 const SIZE_STEP = 1.25;
 const READ_BYTES_MIN = 1 << 16;
 
+/** Which threads of the processor are measured. */
+export type Computer = Pick<DeviceInfo, "threads" | "instructionSet">;
+
 export class MachineLimits {
-  readonly #device: DeviceInfo;
+  readonly #device: Computer;
   readonly #read = new Map<number, number>();
   #f32: number | undefined;
   #int8Dot: number | undefined;
   /** Null where there is no tile unit. */
   #int8Tile: number | null | undefined;
 
-  /** Of this device's threads and instructions, or of fewer threads. */
-  constructor(device: DeviceInfo) {
+  constructor(device: Computer) {
     this.#device = device;
   }
 

@@ -145,7 +145,7 @@ function zigVersion(root: string): string {
 }
 
 /** The compiler itself; the package's own launcher needs Node, which may not be there. */
-function zigExecutable(root: string): string {
+export function zigExecutable(root: string): string {
   const name = process.platform === "win32" ? "zig.exe" : "zig";
   const path = join(root, "node_modules", "@zigc", `${process.platform}-${process.arch}`, "bin", name);
   if (existsSync(path)) return path;

@@ -10,8 +10,11 @@ const floats = (memory: Uint8Array): Float32Array =>
 /** Values of many magnitudes. */
 export const wave: Fill = (memory) => {
   const values = floats(memory);
-  for (let index = 0; index < values.length; index++)
-    values[index] = Math.sin(index * 1.7) * (1 + (index % 7));
+  const pattern = values.subarray(0, WAVE_VALUES);
+  for (let index = 0; index < pattern.length; index++) {
+    pattern[index] = Math.sin(index * 1.7) * (1 + (index % 7));
+  }
+  repeat(values, pattern.length);
 };
 
 /** Whole numbers below a limit, far from one another. */
@@ -53,8 +56,14 @@ export const anyWeights: Fill = (memory) => {
     state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
     pattern[index] = 0x20 | (state >>> 28);
   }
-  for (let end = pattern.length; end < memory.length; end *= 2) memory.copyWithin(end, 0, end);
+  repeat(memory, pattern.length);
 };
+
+/** Fills an array with its beginning. */
+function repeat(values: Uint8Array | Float32Array, length: number): void {
+  for (let end = length; end < values.length; end *= 2) values.copyWithin(end, 0, end);
+}
 
 /** No multiple of a block's bytes or of a page, so that rows differ. */
 const PATTERN_BYTES = 1_000_003;
+const WAVE_VALUES = 10_007;

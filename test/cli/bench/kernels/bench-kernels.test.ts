@@ -20,13 +20,11 @@ describe("every case", () => {
   anyWeights(buffer.u8(0, 2 ** 22));
   afterAll(() => buffer.free());
 
-  test("is a program that the kernels accept, over one copy and over two", () => {
+  test("is a program that the kernels accept", () => {
     for (const kernelCase of cases) {
-      for (const copies of [1, 2]) {
-        CaseProgram.create(device, kernelCase, { copies, ops: 3, repack: false }, memory).free();
-      }
+      CaseProgram.create(device, kernelCase, { copies: 2, ops: 3, repack: false }, memory).free();
     }
-  });
+  }, 60_000);
 
   test("of small shape runs with each number of tokens, in place and re-laid", () => {
     const small = cases.filter(({ op, shape }) => op === "rms_norm" || shape === "256x64");
