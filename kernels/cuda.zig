@@ -4,6 +4,7 @@
 //! keeps a pointer past its return. A device that failed says so on every later call; freeing still works.
 
 const std = @import("std");
+const images = @import("cuda_images");
 const interface = @import("abi/interface.zig");
 const status = @import("abi/status.zig");
 const driver = @import("cuda/driver.zig");
@@ -83,6 +84,11 @@ fn describe(device: *const Device, memory: Device.Memory) interface.DeviceInfo {
 /// Tells of a device without opening it: no context is made. What is free of its memory is not known then, and 0.
 export fn mistral_cuda_describe(index: u32, out: *interface.DeviceInfo) i32 {
     return answer(describeClosed(index, out));
+}
+
+/// The least compute capability that the kernels were compiled for, 75 for 7.5.
+export fn mistral_cuda_capability_min() u32 {
+    return images.capability_min;
 }
 
 fn describeClosed(index: u32, out: *interface.DeviceInfo) status.Error!void {

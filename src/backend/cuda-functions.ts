@@ -10,6 +10,7 @@ import { cudaLibraryPath, openCudaLibrary } from "./library.ts";
 const { i32, u32, u64_fast, ptr: pointer } = FFIType;
 
 const SYMBOLS = {
+  mistral_cuda_capability_min: { args: [], returns: u32 },
   mistral_cuda_describe: { args: [u32, pointer], returns: i32 },
   mistral_cuda_map_file: {
     args: [u64_fast, pointer, u64_fast, u64_fast, FFIType.function, pointer],

@@ -16,8 +16,9 @@ enum : Result {
   SUCCESS = 0,
   INVALID_VALUE = 1,
   OUT_OF_MEMORY = 2,
-  INVALID_IMAGE = 200,
+  NO_DEVICE = 100,
   INVALID_DEVICE = 101,
+  INVALID_IMAGE = 200,
   INVALID_CONTEXT = 201,
   INVALID_HANDLE = 400,
   NOT_FOUND = 500,
@@ -168,7 +169,12 @@ Result release(void* memory) {
 
 }  // namespace
 
-EXPORT Result cuInit(u32 flags) { return flags == 0 ? SUCCESS : INVALID_VALUE; }
+// An empty CUDA_VISIBLE_DEVICES hides all devices, as it does from the real driver; other values change nothing.
+EXPORT Result cuInit(u32 flags) {
+  if (flags != 0) return INVALID_VALUE;
+  const char* const visible = getenv("CUDA_VISIBLE_DEVICES");
+  return visible != nullptr && visible[0] == 0 ? NO_DEVICE : SUCCESS;
+}
 
 EXPORT Result cuDriverGetVersion(int* version) {
   *version = 12080;
@@ -252,6 +258,9 @@ EXPORT Result cuGetErrorName(Result result, const char** name) {
       return SUCCESS;
     case OUT_OF_MEMORY:
       *name = "CUDA_ERROR_OUT_OF_MEMORY";
+      return SUCCESS;
+    case NO_DEVICE:
+      *name = "CUDA_ERROR_NO_DEVICE";
       return SUCCESS;
     case INVALID_DEVICE:
       *name = "CUDA_ERROR_INVALID_DEVICE";
