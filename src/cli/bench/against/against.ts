@@ -52,6 +52,8 @@ export async function benchAgainst({ settings }: Resolution, log: Log): Promise<
     resolved,
     {
       ...settings,
+      // Where the other side computes too.
+      cpu: true,
       sequencesMax: sequences,
       batchedTokensMax: Math.max(settings.batchedTokensMax, sequences),
     },
@@ -118,8 +120,8 @@ export async function benchAgainst({ settings }: Resolution, log: Log): Promise<
       },
       rows,
       ...processes,
-      disturbed_turns: contests.reduce((sum, { disturbed }) => sum + disturbed, 0),
-      turns: contests.reduce((sum, { turns }) => sum + turns, 0),
+      disturbed_rounds: contests.reduce((sum, { disturbed }) => sum + disturbed, 0),
+      rounds: contests.reduce((sum, { rounds }) => sum + rounds, 0),
     };
     process.stdout.write(settings.json ? `${JSON.stringify(comparison)}\n` : comparisonTable(comparison));
   } finally {
@@ -252,6 +254,7 @@ function ownCommand(
   return {
     path,
     flags: [
+      "--cpu",
       ...["--threads", String(threads)],
       ...["--repack", repack],
       ...["--pa-cache-type", kvCacheType],

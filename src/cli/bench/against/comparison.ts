@@ -59,9 +59,9 @@ export interface Comparison {
   readonly first_token_seconds: Pair;
   readonly load_seconds: Pair;
   readonly peak_rss_bytes: Pair;
-  /** Turns in which other programs used the processors, among all turns. */
-  readonly disturbed_turns: number;
-  readonly turns: number;
+  /** Rounds in which other programs used the processors, among all rounds; they were repeated if that helped. */
+  readonly disturbed_rounds: number;
+  readonly rounds: number;
 }
 
 export interface Cell {
@@ -144,11 +144,11 @@ export function comparisonTable(comparison: Comparison): string {
     ["Load", ...seconds(comparison.load_seconds)],
     ["Peak memory", formatBytes(peak.own), formatBytes(peak.peer), `${(peak.peer / peak.own).toFixed(2)}x`],
   ];
-  const { disturbed_turns: disturbed, turns } = comparison;
+  const { disturbed_rounds: disturbed, rounds } = comparison;
   const note =
     disturbed === 0
       ? ""
-      : `\nOther programs used the processors in ${disturbed} of ${turns} turns: these figures are below what a quiet machine gives.\n`;
+      : `\nOther programs used the processors in ${disturbed} of ${rounds} rounds, which count only where there were no others.\n`;
   return [
     textTable(facts),
     textTable([head, ...speeds], { alignRight: [1, 2, 4, 5, 7, 8] }),

@@ -12,84 +12,104 @@ export interface Turn {
   readonly processorSeconds: number;
 }
 
-/** A piece of work; `share` is the part of it that a trial does, 1 in a turn that counts. */
+/** A piece of work, done by either side. */
 export interface Work {
+  /** Seconds. */
   readonly own: () => number;
   readonly peer: (flash: boolean) => Promise<Turn>;
 }
 
 export interface Contest {
-  /** Seconds of each repetition. */
+  /** Seconds of each round that counts. */
   readonly own: readonly number[];
   readonly peer: readonly number[];
   /** Which of the other side's ways these are. */
   readonly flash: boolean;
-  /** Turns in which other programs used the processors too, among all. */
+  /** Rounds in which other programs used the processors too, among all. */
   readonly disturbed: number;
-  readonly turns: number;
+  readonly rounds: number;
 }
 
-/** A way that is so much slower in its first turn is not given another. */
+/** A way that is so much slower in its first undisturbed rounds is not given another turn. */
 const HOPELESS = 1.25;
 /** Seconds per second that others may use: the system's own work. */
 const OTHERS_MAX = 0.1;
 /** Shorter turns than this cannot be judged by a clock of hundredths. */
 const JUDGED_SECONDS_MIN = 0.25;
+/** Disturbed rounds are repeated, but not for ever. */
+const ROUNDS_FACTOR = 2;
 
-/** `repetitions` turns of each side in alternation, the first of either by turns. */
+interface Round {
+  readonly own: number;
+  /** By whether flash attention was used. */
+  readonly peer: ReadonlyMap<boolean, number>;
+  readonly isDisturbed: boolean;
+}
+
+/**
+ * Rounds of a turn for each side, the first of either by turns, until `repetitions` were undisturbed or twice as many
+ * are over. The undisturbed ones count; all of them when there is none.
+ */
 export async function contest(work: Work, repetitions: number): Promise<Contest> {
-  const watch = new Watch();
-  const own: number[] = [];
-  const ways = new Map<boolean, number[]>([
-    [true, []],
-    [false, []],
-  ]);
+  const rounds: Round[] = [];
+  let ways: readonly boolean[] = [true, false];
+  const calm = (): Round[] => rounds.filter(({ isDisturbed }) => !isDisturbed);
+  while (calm().length < repetitions && rounds.length < ROUNDS_FACTOR * repetitions) {
+    rounds.push(await playRound(work, ways, rounds.length % 2 === 0));
+    if (calm().length > 0) ways = worthwhile(calm(), ways);
+  }
+  const counted = calm().length > 0 ? calm() : rounds;
+  const timesOf = (flash: boolean): number[] => counted.flatMap(({ peer }) => peer.get(flash) ?? []);
+  const [flash] = [...ways].sort((a, b) => median(timesOf(a)) - median(timesOf(b))) as [boolean];
+  return {
+    own: counted.map(({ own }) => own),
+    peer: timesOf(flash),
+    flash,
+    disturbed: rounds.length - calm().length,
+    rounds: rounds.length,
+  };
+}
+
+async function playRound(work: Work, ways: readonly boolean[], isOwnFirst: boolean): Promise<Round> {
+  let own = Number.NaN;
+  let isDisturbed = false;
+  const peer = new Map<boolean, number>();
+  const take = async (turn: () => Promise<Turn>): Promise<number> => {
+    const judged = await watched(turn);
+    isDisturbed ||= judged.isDisturbed;
+    return judged.seconds;
+  };
   const takeOwn = async (): Promise<void> => {
-    own.push(
-      await watch.over(async () => {
-        const before = ownSeconds();
-        const seconds = work.own();
-        return { seconds, processorSeconds: ownSeconds() - before };
-      }),
-    );
+    own = await take(async () => {
+      const before = ownSeconds();
+      const seconds = work.own();
+      return { seconds, processorSeconds: ownSeconds() - before };
+    });
   };
-  const takePeer = async (): Promise<void> => {
-    for (const [flash, times] of ways) times.push(await watch.over(() => work.peer(flash)));
-  };
-  for (let repetition = 0; repetition < repetitions; repetition++) {
-    const order = repetition % 2 === 0 ? [takeOwn, takePeer] : [takePeer, takeOwn];
-    for (const take of order) await take();
-    dropHopeless(ways);
-  }
-  const [flash, peer] = [...ways].sort(([, a], [, b]) => median(a) - median(b))[0]!;
-  return { own, peer, flash, disturbed: watch.disturbed, turns: watch.turns };
+  if (isOwnFirst) await takeOwn();
+  for (const flash of ways) peer.set(flash, await take(() => work.peer(flash)));
+  if (!isOwnFirst) await takeOwn();
+  return { own, peer, isDisturbed };
 }
 
-function dropHopeless(ways: Map<boolean, number[]>): void {
-  const best = Math.min(...[...ways.values()].map((times) => Math.min(...times)));
-  for (const [flash, times] of [...ways]) {
-    if (Math.min(...times) > HOPELESS * best) ways.delete(flash);
-  }
+/** The ways of the other side without one that is far behind. */
+function worthwhile(rounds: readonly Round[], ways: readonly boolean[]): readonly boolean[] {
+  const bestOf = (flash: boolean): number => Math.min(...rounds.flatMap(({ peer }) => peer.get(flash) ?? []));
+  const best = Math.min(...ways.map(bestOf));
+  return ways.filter((flash) => bestOf(flash) <= HOPELESS * best);
 }
 
-/** Tells turns in which others were at work. */
-class Watch {
-  turns = 0;
-  disturbed = 0;
-
-  async over(turn: () => Promise<Turn>): Promise<number> {
-    const before = busySeconds();
-    const startedMs = performance.now();
-    const { seconds, processorSeconds } = await turn();
-    const elapsed = (performance.now() - startedMs) / 1000;
-    const after = busySeconds();
-    this.turns++;
-    if (before !== undefined && after !== undefined && elapsed >= JUDGED_SECONDS_MIN) {
-      const others = (after - before - processorSeconds) / elapsed;
-      if (others > OTHERS_MAX) this.disturbed++;
-    }
-    return seconds;
+/** A turn, and whether others were at work meanwhile. */
+async function watched(turn: () => Promise<Turn>): Promise<{ seconds: number; isDisturbed: boolean }> {
+  const before = busySeconds();
+  const startedMs = performance.now();
+  const { seconds, processorSeconds } = await turn();
+  const elapsed = (performance.now() - startedMs) / 1000;
+  const after = busySeconds();
+  if (before === undefined || after === undefined || elapsed < JUDGED_SECONDS_MIN) {
+    return { seconds, isDisturbed: false };
   }
+  return { seconds, isDisturbed: (after - before - processorSeconds) / elapsed > OTHERS_MAX };
 }
 
 export function median(values: readonly number[]): number {

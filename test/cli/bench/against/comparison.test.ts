@@ -7,7 +7,7 @@ import {
 } from "../../../../src/cli/bench/against/comparison.ts";
 
 const CELL = { phase: "decode", tokens: 10, depth: 512, sequences: 8 } as const;
-const CONTEST = { own: [2, 1, 4], peer: [4, 5, 8], flash: false, disturbed: 0, turns: 9 };
+const CONTEST = { own: [2, 1, 4], peer: [4, 5, 8], flash: false, disturbed: 0, rounds: 3 };
 const BOUND = { tokensPerSecond: 160, by: "read" } as const;
 
 const COMPARISON: Comparison = {
@@ -31,8 +31,8 @@ const COMPARISON: Comparison = {
   first_token_seconds: pairOf([0.25, 0.2, 0.3], [0.5, 0.5]),
   load_seconds: pairOf([0.1], [0.05]),
   peak_rss_bytes: pairOf([2e8], [5e8], 0),
-  disturbed_turns: 0,
-  turns: 18,
+  disturbed_rounds: 0,
+  rounds: 6,
 };
 
 test("speeds count all sequences; medians over the turns, the ratio of medians, shares of the bound", () => {
@@ -69,8 +69,8 @@ test("the table has a line for each piece of work, and what only whole processes
 
 test("a tile unit is named, and so is what disturbed the turns", () => {
   const limits = { ...COMPARISON.limits, int8_tile_ops_per_second: 1.2e13 };
-  const text = comparisonTable({ ...COMPARISON, limits, disturbed_turns: 4 });
+  const text = comparisonTable({ ...COMPARISON, limits, disturbed_rounds: 4 });
   expect(text).toContain("1700 Gop/s int8 (12000 in the tile unit)");
-  expect(text).toContain("Other programs used the processors in 4 of 18 turns");
+  expect(text).toContain("Other programs used the processors in 4 of 6 rounds");
   expect(comparisonTable(COMPARISON)).not.toContain("Other programs");
 });
