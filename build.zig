@@ -2,8 +2,12 @@
 //! `zig-out/lib/libmistral_cpu.<level>.so` (`.dylib` on macOS). `-Dlevels=` names the levels, comma-separated;
 //! `all` (the default) is every level of the target's architecture, `native` the best one this machine can run.
 //! The server picks one at load from what the processor has.
+//!
+//! `zig-out/lib/libmistral_cuda.so` with `-Dcuda=`: `auto` by nvcc when there is one, else by Zig's clang; `nvcc`,
+//! `clang`; `off` (the default). `-Demulator` adds the emulated driver that its tests run on.
 
 const std = @import("std");
+const cuda = @import("kernels/cuda/build.zig");
 
 /// A level is what its kernels may use, added to the architecture's baseline. `src/backend/instruction-set.ts`
 /// holds the same list by the names that operating systems report.
@@ -42,7 +46,28 @@ pub fn build(b: *std.Build) void {
         b.installArtifact(cpuLibrary(b, target, optimize, level));
         built = true;
     }
-    if (!built) @panic("no instruction-set level of this architecture is named by -Dlevels");
+    const choice = b.option(cuda.Choice, "cuda", "CUDA library: off (default), auto, nvcc or clang") orelse .off;
+    if (cuda.addLibrary(b, .{ .target = portable(b, target), .optimize = optimize, .choice = choice })) |library| b.installArtifact(library);
+    if (b.option(bool, "emulator", "the emulated CUDA driver, for tests (default: no)") orelse false)
+        b.installArtifact(cuda.addEmulator(b, target));
+    cuda.addPtx(b, b.step("ptx", "compile the CUDA kernels to PTX by Zig's clang, for their resource budget"));
+    b.step("test-emulator", "run the tests of the emulated CUDA device").dependOn(&cuda.addEmulatorTest(b, target).step);
+    if (!built and choice == .off and !std.mem.eql(u8, wanted, "none")) @panic("no instruction-set level of this architecture is named by -Dlevels");
+}
+
+/// The baseline of the target's architecture.
+fn portable(b: *std.Build, target: std.Build.ResolvedTarget) std.Build.ResolvedTarget {
+    return b.resolveTargetQuery(oldest(target, .{ .cpu_arch = target.result.cpu.arch, .cpu_model = .baseline }));
+}
+
+fn oldest(target: std.Build.ResolvedTarget, start: std.Target.Query) std.Target.Query {
+    var query = start;
+    query.os_tag = target.result.os.tag;
+    query.abi = target.result.abi;
+    // The oldest glibc that Bun itself supports, so that a library built anywhere loads everywhere.
+    if (target.result.os.tag == .linux and target.result.abi == .gnu)
+        query.glibc_version = .{ .major = 2, .minor = 17, .patch = 0 };
+    return query;
 }
 
 fn isWanted(b: *std.Build, wanted: []const u8, level: Level) bool {
@@ -73,15 +98,11 @@ fn cpuLibrary(
     optimize: std.builtin.OptimizeMode,
     level: Level,
 ) *std.Build.Step.Compile {
-    var query = target.query;
-    query.cpu_arch = level.arch;
-    query.os_tag = target.result.os.tag;
-    query.abi = target.result.abi;
-    query.cpu_model = .baseline;
-    query.cpu_features_add = features(level);
-    // The oldest glibc that Bun itself supports, so that a library built anywhere loads everywhere.
-    if (target.result.os.tag == .linux and target.result.abi == .gnu)
-        query.glibc_version = .{ .major = 2, .minor = 17, .patch = 0 };
+    const query = oldest(target, .{
+        .cpu_arch = level.arch,
+        .cpu_model = .baseline,
+        .cpu_features_add = features(level),
+    });
 
     const options = b.addOptions();
     options.addOption([]const u8, "level", level.name);

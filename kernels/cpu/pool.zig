@@ -188,7 +188,7 @@ const Patience = struct {
     }
 };
 
-fn nowNs() u64 {
+pub fn nowNs() u64 {
     var time: std.c.timespec = undefined;
     _ = std.c.clock_gettime(.MONOTONIC, &time);
     return @as(u64, @intCast(time.sec)) * std.time.ns_per_s + @as(u64, @intCast(time.nsec));

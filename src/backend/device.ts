@@ -1,34 +1,51 @@
 /**
- * Device, Buffer and Program: the owners of native memory. Every handle has one owner, is freed once, and is
- * only used by the thread that made it. On the CPU all buffers are host memory, so views copy nothing.
+ * Device and Buffer, with Program the owners of native memory. Every handle has one owner, is freed once, and is
+ * only used by the thread that made it. On the CPU all buffers are host memory, so views copy nothing; a CUDA
+ * device has memory of its own, which only `write` and `read` reach, and host memory that it sees too.
  */
 
-import { type Pointer, ptr, toArrayBuffer } from "bun:ffi";
+import { FFIType, JSCallback, type Pointer, ptr, toArrayBuffer } from "bun:ffi";
 import { MistralError } from "../errors.ts";
-import type { InstructionSet } from "./instruction-set.ts";
-import { check, type KernelLibrary, openLibrary } from "./library.ts";
+import { cudaFunctions } from "./cuda-functions.ts";
+import { type DeviceInfo, type DeviceMemory, readDeviceInfo } from "./device-info.ts";
+import { check, type DeviceKind, type KernelLibrary, openCpuLibrary, openCudaLibrary } from "./library.ts";
+import { Program } from "./program.ts";
 
-export interface DeviceOptions {
+export interface CpuDeviceOptions {
+  readonly kind: "cpu";
   /** Threads that run a program, the calling one included. */
   readonly threads: number;
   /** Forces an instruction-set level; the default is the best that is built and that the processor has. */
   readonly instructionSet?: string;
 }
 
+export interface CudaDeviceOptions {
+  readonly kind: "cuda";
+  /** Of the devices that the driver shows (`CUDA_VISIBLE_DEVICES`), from 0. */
+  readonly index: number;
+}
+
+export type DeviceOptions = CpuDeviceOptions | CudaDeviceOptions;
+
 export interface ProgramOptions {
   /**
    * Copies the block-quantised weights into a layout that multiplies several times faster, at the price of that
-   * copy's memory; the pages of a mapped original are given back. Results differ in rounding.
+   * copy's memory; the pages of a mapped original are given back. Results differ in rounding. Of the CPU alone.
    */
   readonly repack?: boolean;
 }
 
 const FLAG_REPACK = 1;
 
-export interface DeviceInfo {
-  readonly threads: number;
-  readonly instructionSet: InstructionSet;
-}
+/**
+ * `device`: memory of the device, for weights, activations and caches. `host`: memory that the host writes and
+ * reads between steps through views, and that the device sees. On the CPU both are the same.
+ */
+export type BufferKind = "device" | "host";
+
+const BUFFER_KINDS = { device: 0, host: 1 } as const satisfies Record<BufferKind, number>;
+
+const DEVICE_OPTIONS_BYTES = 16;
 
 /** Receives the handles that native functions write. */
 const handleOut = new BigUint64Array(1);
@@ -39,15 +56,16 @@ export class Device {
   readonly #library: KernelLibrary;
   #handle: number;
 
-  private constructor(library: KernelLibrary, handle: number, threads: number) {
+  private constructor(library: KernelLibrary, handle: number, kind: DeviceKind, index: number) {
     this.#library = library;
     this.#handle = handle;
-    this.info = { threads, instructionSet: library.instructionSet };
+    this.info = this.#describe(kind, index).info;
   }
 
   /** @throws MistralError `backend`, or `invalid_configuration` for an impossible option. */
   static open(options: DeviceOptions): Device {
-    const library = openLibrary(options.instructionSet);
+    if (options.kind === "cuda") return Device.#open(openCudaLibrary(), "cuda", options.index, 0);
+    const library = openCpuLibrary(options.instructionSet);
     const { threads } = options;
     if (!Number.isInteger(threads) || threads < 1 || threads > library.threadsMax) {
       throw new MistralError(
@@ -58,18 +76,57 @@ export class Device {
         },
       );
     }
-    check(library.functions, library.functions.mistral_device_open(threads, handleOutPointer));
-    return new Device(library, Number(handleOut[0]), threads);
+    return Device.#open(library, "cpu", 0, threads);
   }
 
-  /** Zeroed memory, page-aligned; pages come into being when they are first touched. */
-  createBuffer(bytes: number): Buffer {
+  /**
+   * CUDA devices that the driver shows.
+   * @throws MistralError `backend` saying why CUDA cannot be used.
+   */
+  static cudaCount(): number {
+    const { functions } = openCudaLibrary();
+    const count = new Uint32Array(1);
+    check(functions, functions.mistral_device_count(ptr(count)));
+    return count[0]!;
+  }
+
+  /**
+   * What a CUDA device is and how much memory it has, without opening it; 0 of it is called free.
+   * @throws MistralError `backend` saying why CUDA cannot be used.
+   */
+  static describeCuda(index: number): ReturnType<typeof readDeviceInfo> {
+    const { mistral_cuda_describe } = cudaFunctions();
+    return readDeviceInfo(openCudaLibrary(), "cuda", index, (out) => mistral_cuda_describe(index, out));
+  }
+
+  static #open(library: KernelLibrary, kind: DeviceKind, index: number, threads: number): Device {
+    if (!Number.isInteger(index) || index < 0 || index > 0xffff) {
+      throw new MistralError("invalid_configuration", `${index} is not the index of a device`, {
+        parameter: "device",
+      });
+    }
+    const options = Uint32Array.of(DEVICE_OPTIONS_BYTES, index, threads, 0);
+    const { functions } = library;
+    check(functions, functions.mistral_device_open(ptr(options), handleOutPointer));
+    return new Device(library, Number(handleOut[0]), kind, index);
+  }
+
+  /** What the device's own memory has at the moment; a CPU has none and gives zeros. */
+  memory(): DeviceMemory {
+    return this.#describe(this.info.kind, this.info.index).memory;
+  }
+
+  /** Zeroed memory. On the CPU it is page-aligned, and pages come into being when they are first touched. */
+  createBuffer(bytes: number, kind: BufferKind = "device"): Buffer {
     const { functions } = this.#library;
-    check(functions, functions.mistral_buffer_create(this.#live(), bytes, handleOutPointer));
+    check(
+      functions,
+      functions.mistral_buffer_create(this.#live(), bytes, BUFFER_KINDS[kind], handleOutPointer),
+    );
     return new Buffer(this.#library, Number(handleOut[0]), bytes);
   }
 
-  /** A read-only view of part of a file. */
+  /** Part of a file, read-only: a view of it on the CPU, a copy in the device's memory on CUDA. */
   mapFile(path: string, offset: number, bytes: number): Buffer {
     const { functions } = this.#library;
     const text = new TextEncoder().encode(`${path}\0`);
@@ -80,7 +137,29 @@ export class Device {
     return new Buffer(this.#library, Number(handleOut[0]), bytes);
   }
 
-  /** The caller's memory, without a copy; the buffer keeps the array alive. */
+  /** A copy of part of a file in the device's memory, read-only; `onProgress` is told the bytes that are there. Of CUDA. */
+  uploadFile(path: string, offset: number, bytes: number, onProgress: (done: number) => void): Buffer {
+    const { functions } = this.#library;
+    const text = new TextEncoder().encode(`${path}\0`);
+    const progress = new JSCallback((done: number | bigint) => onProgress(Number(done)), {
+      args: [FFIType.u64],
+      returns: FFIType.void,
+    });
+    try {
+      const { mistral_cuda_map_file } = cudaFunctions();
+      const target = progress.ptr;
+      if (target === null) throw new Error("the callback has no address");
+      check(
+        functions,
+        mistral_cuda_map_file(this.#live(), ptr(text), offset, bytes, target, handleOutPointer),
+      );
+    } finally {
+      progress.close();
+    }
+    return new Buffer(this.#library, Number(handleOut[0]), bytes);
+  }
+
+  /** The caller's memory, without a copy; the buffer keeps the array alive. Of the CPU alone. */
   wrap(memory: Uint8Array): Buffer {
     const { functions } = this.#library;
     check(
@@ -116,6 +195,11 @@ export class Device {
     if (this.#handle === 0) return;
     check(this.#library.functions, this.#library.functions.mistral_device_close(this.#handle));
     this.#handle = 0;
+  }
+
+  #describe(kind: DeviceKind, index: number): ReturnType<typeof readDeviceInfo> {
+    const { mistral_device_info } = this.#library.functions;
+    return readDeviceInfo(this.#library, kind, index, (out) => mistral_device_info(this.#live(), out));
   }
 
   #live(): number {
@@ -158,6 +242,27 @@ export class Buffer {
     return new Float32Array(this.#view(offset, length * 4));
   }
 
+  /** Whether the host sees the memory, so that views exist. */
+  get isVisible(): boolean {
+    return this.#address !== 0;
+  }
+
+  /** Copies `source` to `offset`, whatever the kind of memory. */
+  write(offset: number, source: Uint8Array): void {
+    this.#checkRange(offset, source.byteLength);
+    if (source.byteLength === 0) return;
+    const { functions } = this.#library;
+    check(functions, functions.mistral_buffer_write(this.handle, offset, ptr(source), source.byteLength));
+  }
+
+  /** Copies bytes from `offset` into all of `target`, whatever the kind of memory. */
+  read(offset: number, target: Uint8Array): void {
+    this.#checkRange(offset, target.byteLength);
+    if (target.byteLength === 0) return;
+    const { functions } = this.#library;
+    check(functions, functions.mistral_buffer_read(this.handle, offset, ptr(target), target.byteLength));
+  }
+
   free(): void {
     if (this.#handle === 0) return;
     check(this.#library.functions, this.#library.functions.mistral_buffer_free(this.#handle));
@@ -165,50 +270,17 @@ export class Buffer {
   }
 
   #view(offset: number, bytes: number): ArrayBuffer {
-    if (this.#handle === 0) throw new Error("buffer is freed");
-    if (offset < 0 || bytes < 0 || offset + bytes > this.bytes) {
-      throw new RangeError(`bytes ${offset} to ${offset + bytes} of a buffer of ${this.bytes}`);
-    }
+    this.#checkRange(offset, bytes);
     if (bytes === 0) return new ArrayBuffer(0);
+    if (this.#address === 0) {
+      throw new Error("the buffer is memory of the device, which the host cannot see; use read and write");
+    }
     return toArrayBuffer((this.#address + offset) as Pointer, 0, bytes);
   }
-}
 
-/** A validated program. `run` is one native call. */
-export class Program {
-  readonly #library: KernelLibrary;
-  readonly #dims = new Uint32Array(16);
-  readonly #dimsPointer = ptr(this.#dims);
-  #handle: number;
-
-  constructor(library: KernelLibrary, handle: number) {
-    this.#library = library;
-    this.#handle = handle;
-  }
-
-  /** Bytes the program holds besides its buffers. */
-  get workspaceBytes(): number {
-    return Number(this.#library.functions.mistral_program_workspace_bytes(this.#live()));
-  }
-
-  /**
-   * Runs one step with these values of the symbolic dimensions; returns when the outputs are written.
-   * @throws MistralError `backend` when an input points outside its tensor; nothing behind it was computed.
-   */
-  run(dims: readonly number[]): void {
-    this.#dims.set(dims);
-    const status = this.#library.functions.mistral_program_run(this.#live(), this.#dimsPointer, dims.length);
-    if (status !== 0) check(this.#library.functions, status);
-  }
-
-  free(): void {
-    if (this.#handle === 0) return;
-    check(this.#library.functions, this.#library.functions.mistral_program_free(this.#handle));
-    this.#handle = 0;
-  }
-
-  #live(): number {
-    if (this.#handle === 0) throw new Error("program is freed");
-    return this.#handle;
+  #checkRange(offset: number, bytes: number): void {
+    if (this.#handle === 0) throw new Error("buffer is freed");
+    if (offset >= 0 && bytes >= 0 && offset + bytes <= this.bytes) return;
+    throw new RangeError(`bytes ${offset} to ${offset + bytes} of a buffer of ${this.bytes}`);
   }
 }

@@ -1,7 +1,7 @@
 /** `cache list` and `cache delete`: what models take on this disk, and getting it back. */
 
 import { existsSync, lstatSync, readdirSync, rmSync, type Stats } from "node:fs";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import type { Resolution } from "../config/resolve.ts";
 import { didYouMean } from "../config/suggest.ts";
 import { MistralError } from "../errors.ts";
@@ -36,9 +36,10 @@ export function listCache({ settings }: Resolution): void {
     return;
   }
   const rows = models.map(({ model, bytes, lastUsed }) => [model, formatBytes(bytes), formatAge(lastUsed)]);
+  const folders = [...new Set([hubCacheFolder(environment), ...models.map(({ folder }) => dirname(folder))])];
   process.stdout.write(
     `HuggingFace Model Cache\n\n${textTable([["Model", "Size", "Last Used"], ...rows], { alignRight: [1] })}\n` +
-      `${models.length} ${models.length === 1 ? "model" : "models"}, ${formatBytes(total)} in ${hubCacheFolder(environment)}\n`,
+      `${models.length} ${models.length === 1 ? "model" : "models"}, ${formatBytes(total)} in ${folders.join(" and ")}\n`,
   );
 }
 

@@ -7,6 +7,7 @@ import { Argument, Command, CommanderError, Option } from "commander";
 import { allowedText, showValue } from "../config/parse-value.ts";
 import type { GivenFlag } from "../config/resolve.ts";
 import { type SettingKey, settingEntries } from "../config/settings.ts";
+import { didYouMean } from "../config/suggest.ts";
 import type { CommandName, SettingDeclaration, SettingType } from "../config/types.ts";
 import { MistralError } from "../errors.ts";
 import { type CliCommand, COMMAND_FAMILIES, commandNames, describeCommand, offersFlag } from "./commands.ts";
@@ -180,10 +181,26 @@ function variablesHelp(name: CommandName): string {
   return `${variables}${hidden ? "\nSettings of features that are not built yet are in docs/configuration.md.\n" : ""}`.trimEnd();
 }
 
-/** Commander puts its suggestion on a second line and "error: " in front, and says nothing where it prints help. */
+const WRONG_CHOICE =
+  /^error: command-argument value '(.*)' is invalid for argument '(.*)'\. Allowed choices are (.*)\.$/s;
+
+/**
+ * Commander's words in ours: it puts its suggestion on a second line and "error: " in front, has no suggestion for an
+ * argument, and says nothing where it prints help.
+ */
 function complaint(error: CommanderError, commandArguments: readonly string[]): string {
-  if (error.code !== "commander.help") return error.message.replace(/^error: /, "").replaceAll("\n", " ");
+  const [, value, argument, choices] = WRONG_CHOICE.exec(error.message) ?? [];
+  if (value !== undefined && choices !== undefined) {
+    const suggestion = didYouMean(value, choices.split(", "));
+    return `argument ${argument} has the value ${JSON.stringify(value)}; allowed: one of ${choices}${suggestion}`;
+  }
   const [family = ""] = commandArguments;
+  const command = commandNames().find((name) => name === family);
+  if (error.code === "commander.missingArgument" && command !== undefined) {
+    const { operand } = describeCommand(command);
+    return `${command} needs its argument ${operand?.name}: one of ${operand?.choices?.join(", ")}`;
+  }
+  if (error.code !== "commander.help") return error.message.replace(/^error: /, "").replaceAll("\n", " ");
   const members = commandNames().filter((name) => name.startsWith(`${family} `));
   return `${family} needs a command behind it: ${members.join(" or ")}`;
 }

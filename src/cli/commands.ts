@@ -22,7 +22,7 @@ const KIND: Operand = {
   choices: ["auto", "text", "multimodal", "diffusion", "speech", "embedding"],
 };
 
-export const SHELLS = ["bash", "zsh", "fish"] as const;
+export const SHELLS = ["bash", "zsh", "fish", "elvish", "powershell"] as const;
 export type Shell = (typeof SHELLS)[number];
 
 /** In the order of the help. `build` is run by the package script before anything of this exists. */
@@ -34,6 +34,7 @@ export const COMMANDS = {
     operand: { name: "file", description: "Configuration file in TOML", required: false },
   },
   bench: { description: "Measure prefill and decode speed", operand: KIND },
+  "bench-kernels": { description: "Measure every kernel against what this machine can do at best" },
   tune: { description: "Say which quantisations of a model this machine has room for", operand: KIND },
   quantize: { description: "Write a quantised form of a model (not built yet)", operand: KIND },
   doctor: { description: "Check this machine and the configuration" },

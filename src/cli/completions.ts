@@ -7,24 +7,14 @@ import { settingEntries } from "../config/settings.ts";
 import type { SettingDeclaration } from "../config/types.ts";
 import { PROGRAM } from "./command-line.ts";
 import { COMMAND_FAMILIES, commandNames, describeCommand, offersFlag, type Shell } from "./commands.ts";
-
-interface CompletedFlag {
-  /** Long spellings with dashes. */
-  readonly long: readonly string[];
-  /** With its dash. */
-  readonly short: string | undefined;
-  readonly description: string;
-  /** Words to offer, files, something else, or nothing because it takes no value. */
-  readonly value: readonly string[] | "file" | "other" | "none";
-}
-
-interface CompletedCommand {
-  /** The words that name it. */
-  readonly words: readonly string[];
-  readonly description: string;
-  readonly operand: readonly string[] | "file" | "none";
-  readonly flags: readonly CompletedFlag[];
-}
+import {
+  type CompletedCommand,
+  type CompletedFlag,
+  firstWords,
+  memberWords,
+  spellings,
+} from "./completed-command.ts";
+import { elvishScript, powershellScript } from "./completion-tables.ts";
 
 const HELP: CompletedFlag = { long: ["--help"], short: "-h", description: "Print help", value: "none" };
 
@@ -53,6 +43,10 @@ export function completionScript(shell: Shell): string {
       return zshScript(commands);
     case "fish":
       return fishScript(commands);
+    case "elvish":
+      return elvishScript(commands);
+    case "powershell":
+      return powershellScript(commands);
     default:
       return shell satisfies never;
   }
@@ -72,26 +66,6 @@ function completedFlag({ flag, short, aliases, type, description }: SettingDecla
     description,
     value: values[type.kind] ?? "other",
   };
-}
-
-function spellings({ long, short }: CompletedFlag): string[] {
-  return [...long, ...(short === undefined ? [] : [short])];
-}
-
-/** What may stand first: commands of one word, and the first words of families. */
-function firstWords(commands: readonly CompletedCommand[]): [string, string][] {
-  const single = commands.filter(({ words }) => words.length === 1);
-  return [
-    ...single.map(({ words, description }): [string, string] => [words[0]!, description]),
-    ...Object.entries(COMMAND_FAMILIES),
-  ];
-}
-
-/** What may stand behind the first word of a family. */
-function memberWords(commands: readonly CompletedCommand[], family: string): [string, string][] {
-  return commands
-    .filter(({ words }) => words.length > 1 && words[0] === family)
-    .map(({ words, description }) => [words[1]!, description]);
 }
 
 function bashScript(commands: readonly CompletedCommand[]): string {

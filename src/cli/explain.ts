@@ -13,6 +13,7 @@ type Explained = ReturnType<typeof explainSettings>[number];
 
 /** Prints on stdout. Throws MistralError for a key that is none. */
 export function explain(resolution: Resolution, word: string | undefined): void {
+  for (const warning of resolution.warnings) process.stderr.write(`warning: ${warning}\n`);
   const rows = explainSettings("config explain", resolution);
   if (word !== undefined) {
     const keys = findSettings(word);
@@ -23,7 +24,6 @@ export function explain(resolution: Resolution, word: string | undefined): void 
     process.stdout.write(chosen.map((row) => textTable(everythingAbout(row))).join("\n"));
     return;
   }
-  for (const warning of resolution.warnings) process.stderr.write(`warning: ${warning}\n`);
   if (resolution.settings.json) {
     process.stdout.write(`${JSON.stringify(reportSettings("config explain", resolution), null, 2)}\n`);
     return;

@@ -1,7 +1,8 @@
-/** Finds the model a command was given and shows how far a download is. */
+/** Finds the model a command was given, and whose tokenizer it uses, and shows how far a download is. */
 
 import type { Settings } from "../config/settings.ts";
 import { type ResolvedModel, resolveModel } from "../weights/resolve.ts";
+import { findTokenizerFolder } from "../weights/tokenizer-files.ts";
 import { hubEnvironment } from "./hub-environment.ts";
 import type { Log } from "./log.ts";
 import { TransferProgress } from "./progress.ts";
@@ -27,4 +28,12 @@ export function fetchModel(settings: Settings, log: Log): Promise<ResolvedModel>
       }
     },
   });
+}
+
+/** The folder of the tokenizer of `--tok-model-id`; undefined for the model's own. Throws as `fetchModel` does. */
+export async function fetchTokenizer(settings: Settings): Promise<string | undefined> {
+  const { tokenizerModelId } = settings;
+  return tokenizerModelId === undefined
+    ? undefined
+    : await findTokenizerFolder(tokenizerModelId, hubEnvironment(settings));
 }

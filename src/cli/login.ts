@@ -14,6 +14,15 @@ const OWNER_ONLY = 0o600;
 /** Takes the token of `--token`, else asks for it. Throws MistralError when it is none. */
 export async function login({ settings }: Resolution): Promise<void> {
   const token = settings.newToken ?? (await askForToken());
+  if (token === "") {
+    throw new MistralError(
+      "invalid_configuration",
+      "no token was given; type it in, or give it with --token",
+      {
+        parameter: "--token",
+      },
+    );
+  }
   if (!/^hf_\S+$/.test(token)) {
     throw new MistralError("invalid_configuration", "this is no access token: it must begin with hf_", {
       parameter: "--token",

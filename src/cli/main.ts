@@ -29,6 +29,8 @@ export async function main(commandArguments: readonly string[]): Promise<void> {
   // The doctor tells what is wrong with a configuration instead of stopping at it.
   if (line.command === "doctor")
     return start("doctor", resolveSettings("doctor", { flags: line.flags }), undefined);
+  // Before its flags are judged: what is wrong is not one of them.
+  if (line.command === "quantize") throw quantizeIsNotBuilt();
   const path = line.flags.get("configFile")?.text;
   const file = path === undefined ? undefined : readConfigFile(String(path), "flag --config");
   refuseOtherCommand(file, line);
@@ -100,7 +102,7 @@ function refuseOtherCommand(file: ConfigFile | undefined, { command }: CommandLi
 }
 
 async function start(
-  command: Exclude<CommandLine["command"], "from-config">,
+  command: Exclude<CommandLine["command"], "from-config" | "quantize">,
   resolution: Resolution,
   operand: string | undefined,
 ): Promise<void> {
@@ -115,11 +117,8 @@ async function start(
       return (await import("./doctor/doctor.ts")).doctor(resolution);
     case "bench":
       return (await import("./bench/bench.ts")).bench(resolution);
-    case "quantize":
-      throw new MistralError(
-        "invalid_configuration",
-        "quantize is not built yet; llama.cpp's llama-quantize writes GGUF files that this program reads",
-      );
+    case "bench-kernels":
+      return (await import("./bench/kernels/bench-kernels.ts")).benchKernels(resolution);
     case "config explain":
       return (await import("./explain.ts")).explain(resolution, operand);
     case "cache list":
@@ -133,6 +132,13 @@ async function start(
     default:
       return command satisfies never;
   }
+}
+
+function quantizeIsNotBuilt(): MistralError {
+  return new MistralError(
+    "invalid_configuration",
+    "quantize is not built yet. It will write UQFF files of a model, in the types that --isq names, to the file or folder of --output. Until then llama.cpp's llama-quantize makes GGUF files, which this program reads",
+  );
 }
 
 if (import.meta.main) {

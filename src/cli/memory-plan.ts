@@ -113,14 +113,14 @@ function limitsOf(
 }
 
 /** Rows of name and value for the log. */
-export function describeMemory(plan: MemoryPlan): readonly (readonly [string, string])[] {
+export function describeMemory(plan: MemoryPlan, name: string): readonly (readonly [string, string])[] {
   const { kvTokens, contextLength, sequencesMax, leftBytes } = plan;
   const layout = plan.isRepacked ? "copied into the faster layout" : plan.isMapped ? "mapped" : "read";
   const sequences = Math.min(sequencesMax, Math.floor(kvTokens / contextLength));
   const room = sequences < 1 ? "" : `, ${sequences} at the full context of ${formatCount(contextLength)}`;
   const left = leftBytes < 0 ? `${formatBytes(-leftBytes)} MISSING` : `${formatBytes(leftBytes)} left`;
   return [
-    ["memory plan", `${plan.architecture}, ${formatCount(contextLength)} tokens of context`],
+    ["memory plan", `${name} (${plan.architecture}), ${formatCount(contextLength)} tokens of context`],
     ["weights", `${formatBytes(plan.weightBytes)}, ${layout}`],
     [
       "kv cache",

@@ -14,6 +14,9 @@ import type { Log } from "./log.ts";
 import { describeMemory, memoryWarning, type Placement, placeModel, planMemory } from "./memory-plan.ts";
 import { type LoaderOptions, runnerOptions } from "./runner-options.ts";
 
+/** Elements of a list that the debug log shows. */
+const LISTED_MAX = 32;
+
 export interface PreparedModel {
   readonly resolved: ResolvedModel;
   readonly checkpoint: Checkpoint;
@@ -35,6 +38,7 @@ export function prepareModel(
 ): PreparedModel {
   const checkpoint = openCheckpoint(resolved.checkpointPath);
   requireFormat(checkpoint, settings);
+  requireGqa(checkpoint, settings, log);
   if (settings.debug) tellDebug(checkpoint, log);
   const wanted = runnerOptions(settings, resolved.checkpointPath);
   const memory = lessReserved(hostMemory(), reservedBytes);
@@ -47,7 +51,9 @@ export function prepareModel(
     reservedBytes === 0
       ? wanted
       : { ...wanted, kvMemoryFraction: undefined, kvMemoryBytes: kvBytes, contextLengthMax: contextLength };
-  const tellPlan = (): void => log.table("info", describeMemory(planMemory(checkpoint, wanted, memory)));
+  const name = settings.servedName ?? resolved.id;
+  const tellPlan = (): void =>
+    log.table("info", describeMemory(planMemory(checkpoint, wanted, memory), name));
   return { resolved, checkpoint, options, placement, tellPlan };
 }
 
@@ -55,14 +61,40 @@ function lessReserved({ totalBytes, availableBytes }: HostMemory, reservedBytes:
   return { totalBytes, availableBytes: Math.max(0, availableBytes - reservedBytes) };
 }
 
-function requireFormat({ format }: Checkpoint, settings: Settings): void {
+type Format = NonNullable<Settings["format"]>;
+
+function formatOf(checkpoint: Checkpoint): Format {
+  return checkpoint.format === "safetensors" ? "plain" : (checkpoint.container ?? "gguf");
+}
+
+function requireFormat(checkpoint: Checkpoint, settings: Settings): void {
   if (settings.format === undefined) return;
-  const found = format === "gguf" ? "gguf" : "plain";
+  const found = formatOf(checkpoint);
   if (found === settings.format) return;
   throw new MistralError(
     "invalid_configuration",
-    `--format is ${settings.format}, but the weights that were found are ${found === "plain" ? "safetensors (plain)" : "gguf"}`,
+    `--format is ${settings.format}, but the weights that were found are ${found === "plain" ? "safetensors (plain)" : found}`,
     { parameter: "--format" },
+  );
+}
+
+/** A GGML file's tensors say what --gqa says, so it is held against them; other formats have no use for it. */
+function requireGqa(checkpoint: Checkpoint, { gqa }: Settings, log: Log): void {
+  if (gqa === undefined) return;
+  if (checkpoint.format !== "gguf" || checkpoint.container !== "ggml") {
+    // 1 is what configuration files of mistral.rs say when they say nothing.
+    if (gqa === 1) return;
+    const found = `the weights are ${formatOf(checkpoint)}`;
+    log.write("warning", `--gqa (${gqa}) is not in effect: it is for GGML files, and ${found}`);
+    return;
+  }
+  const count = (key: string): number => Number(checkpoint.metadata.get(`llama.attention.${key}`));
+  const found = count("head_count") / count("head_count_kv");
+  if (found === gqa) return;
+  throw new MistralError(
+    "invalid_configuration",
+    `--gqa is ${gqa}, but the file has ${found} query heads for each key/value head; leave the flag out`,
+    { parameter: "--gqa" },
   );
 }
 
@@ -71,7 +103,7 @@ function tellDebug(checkpoint: Checkpoint, log: Log): void {
   if (path !== undefined) log.write("info", `wrote the names, shapes and types of all tensors to ${path}`);
   if (checkpoint.format !== "gguf") return;
   for (const [key, value] of [...checkpoint.metadata].filter(([key]) => !key.includes("tokenizer"))) {
-    const shown = Array.isArray(value) ? `${value.length} values` : String(value).slice(0, 200);
-    log.write("debug", `${key} = ${shown}`);
+    const shown = Array.isArray(value) ? `[${value.slice(0, LISTED_MAX).join(", ")}]` : String(value);
+    log.write("debug", `${key} = ${shown.slice(0, 200)}`);
   }
 }

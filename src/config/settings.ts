@@ -9,6 +9,7 @@ import { BUILD_SETTINGS } from "./settings/build.ts";
 import { COMMAND_SETTINGS } from "./settings/commands.ts";
 import { DEVICE_SETTINGS } from "./settings/devices.ts";
 import { ENGINE_SETTINGS } from "./settings/engine.ts";
+import { KERNEL_BENCH_SETTINGS } from "./settings/kernel-bench.ts";
 import { MODEL_SETTINGS } from "./settings/model.ts";
 import { NODE_SETTINGS } from "./settings/nodes.ts";
 import { SERVER_SETTINGS } from "./settings/server.ts";
@@ -20,6 +21,7 @@ export const SETTINGS = {
   ...MODEL_SETTINGS,
   ...ENGINE_SETTINGS,
   ...COMMAND_SETTINGS,
+  ...KERNEL_BENCH_SETTINGS,
   ...WEIGHT_SETTINGS,
   ...AGENT_SETTINGS,
   ...DEVICE_SETTINGS,

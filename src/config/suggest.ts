@@ -3,7 +3,10 @@
 const DISTANCE_MAX = 3;
 const SHARE_MAX = 0.45;
 
-/** The allowed word with the smallest edit distance, if it is near enough to be what was meant. */
+/** Letters from which on the beginning of a word may stand for it. */
+const PREFIX_MIN = 4;
+
+/** The allowed word with the smallest edit distance, if it is near enough to be what was meant, or one that begins so. */
 export function nearestWord(typed: string, allowed: readonly string[]): string | undefined {
   let best: string | undefined;
   let bestDistance = DISTANCE_MAX + 1;
@@ -13,7 +16,8 @@ export function nearestWord(typed: string, allowed: readonly string[]): string |
     best = word;
     bestDistance = distance;
   }
-  return best;
+  if (best !== undefined || typed.length < PREFIX_MIN) return best;
+  return allowed.find((word) => word.toLowerCase().startsWith(typed.toLowerCase()));
 }
 
 /** `(did you mean X?)` with a leading space, or nothing. */

@@ -78,6 +78,7 @@ export const COMMAND_NAMES = [
   "run",
   "from-config",
   "bench",
+  "bench-kernels",
   "tune",
   "quantize",
   "doctor",

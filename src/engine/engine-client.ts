@@ -40,6 +40,8 @@ export interface ProcessEngineOptions extends QueueBounds {
   readonly onFailed?: (error: MistralError) => void;
   /** Takes lines for the log; standard error when absent. */
   readonly log?: (line: string) => void;
+  /** Takes a line about every step; absent, none is made. */
+  readonly onStepTrace?: ((line: string) => void) | undefined;
 }
 
 export class ProcessEngine implements Engine {
@@ -187,9 +189,10 @@ export class ProcessEngine implements Engine {
       onLine: (line) => this.#log(`[engine ${this.#name}] ${line}`),
     });
     this.#child = child;
-    const { model, prefixCache, queueTimeoutMs, runnerModule = RUNNER_MODULE } = this.#options;
+    const { model, prefixCache, queueTimeoutMs, onStepTrace, runnerModule = RUNNER_MODULE } = this.#options;
     const timeout = queueTimeoutMs === undefined ? {} : { queueTimeoutMs };
-    child.send({ type: "load", load: { model, prefixCache, runnerModule, ...timeout } });
+    const traceSteps = onStepTrace !== undefined;
+    child.send({ type: "load", load: { model, prefixCache, runnerModule, traceSteps, ...timeout } });
   }
 
   #receive(message: EngineMessage): void {
@@ -203,6 +206,9 @@ export class ProcessEngine implements Engine {
         this.#state = "ready";
         this.#readyAtMs = performance.now();
         this.#started.resolve();
+        return;
+      case "trace":
+        this.#options.onStepTrace?.(message.line);
         return;
       case "load_failed": {
         const { code, message: text, parameter } = message;

@@ -8,7 +8,7 @@ import type { ModelRunner } from "../models/step.ts";
 import { checkLimits, refusal, requestLengthMax } from "./admission.ts";
 import { KvCache } from "./kv-cache.ts";
 import type { EngineStatistics, FinishReason, GenerateRequest, TokenLogprob } from "./messages.ts";
-import { createPlan } from "./plan.ts";
+import { createPlan, type Plan } from "./plan.ts";
 import { schedule } from "./scheduler.ts";
 import { Sequence } from "./sequence.ts";
 import { SequenceQueue } from "./sequence-queue.ts";
@@ -29,6 +29,8 @@ export interface EngineCoreOptions {
   readonly queueTimeoutMs?: number;
   /** Milliseconds that only ever grow; the process's own when absent. */
   readonly clock?: () => number;
+  /** Shown every step that ran, before the next one is planned, and how long it took. */
+  readonly onStep?: ((plan: Plan, milliseconds: number) => void) | undefined;
 }
 
 export class EngineCore {
@@ -44,6 +46,7 @@ export class EngineCore {
   readonly #width: number;
   readonly #clock: () => number;
   readonly #queueTimeoutMs: number;
+  readonly #onStep: EngineCoreOptions["onStep"];
   #adjustmentTurn: Sequence | null = null;
   #turns = 0;
   #plannedAtMs = 0;
@@ -66,6 +69,7 @@ export class EngineCore {
     this.#kv = new KvCache({ ...runner.limits, ...options });
     this.#clock = options.clock ?? (() => performance.now());
     this.#queueTimeoutMs = options.queueTimeoutMs ?? Number.POSITIVE_INFINITY;
+    this.#onStep = options.onStep;
   }
 
   /** Whether `step` has something to do or to tell. */
@@ -208,6 +212,7 @@ export class EngineCore {
     this.#runner.run(plan.tokens, plan.sequences.length, plan.rows);
     this.#steps += 1;
     this.#collect();
+    this.#onStep?.(plan, this.#clock() - nowMs);
   }
 
   /** Moves sequences and blocks as the plan says. Cached prefixes are claimed before any block is taken. */

@@ -57,3 +57,18 @@ export function clearPlan(plan: Plan): void {
   plan.rows = 0;
   plan.deferred = null;
 }
+
+/**
+ * The batch of a step in a line: the lengths that its sequences have then, of those whose prompt is computed and of
+ * those that get a further token, and the time it took.
+ */
+export function describeStep({ sequences, starts, counts }: Plan, milliseconds: number): string {
+  const prompts: number[] = [];
+  const completions: number[] = [];
+  sequences.forEach(({ promptLength }, index) => {
+    const start = starts[index]!;
+    (start < promptLength ? prompts : completions).push(start + counts[index]!);
+  });
+  const lengths = (list: readonly number[]): string => `[${list.join(", ")}]`;
+  return `step: prompts ${lengths(prompts)}, completions ${lengths(completions)}, ${milliseconds.toFixed(1)} ms`;
+}

@@ -11,6 +11,8 @@ export interface EngineLoad {
   readonly model: RunnerOptions;
   readonly prefixCache: boolean;
   readonly queueTimeoutMs?: number;
+  /** Each step is described in a message of its own. */
+  readonly traceSteps?: boolean;
 }
 
 /** To the engine process. "load" comes first and once. */
@@ -23,6 +25,8 @@ export type EngineCommand =
 /** From the engine process. Every message is a heartbeat. */
 export type EngineMessage =
   | { readonly type: "ready"; readonly info: EngineInfo; readonly statistics: EngineStatistics }
+  /** What a step was made of, in words. */
+  | { readonly type: "trace"; readonly line: string }
   /** The model cannot be loaded, and trying again would not help. */
   | {
       readonly type: "load_failed";

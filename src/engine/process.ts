@@ -4,9 +4,10 @@
  */
 
 import { MistralError } from "../errors.ts";
-import { EngineCore } from "./engine-core.ts";
+import { EngineCore, type EngineCoreOptions } from "./engine-core.ts";
 import { collectWhenIdle } from "./idle-collection.ts";
 import { HEARTBEAT_MS } from "./limits.ts";
+import { describeStep } from "./plan.ts";
 import type { EngineCommand, EngineLoad, EngineMessage } from "./process-messages.ts";
 import { engineInfo, type LoadedRunner, type RunnerModule } from "./runner-module.ts";
 import { StepLoop } from "./step-loop.ts";
@@ -23,11 +24,15 @@ function send(message: EngineMessage): void {
   process.send?.(message);
 }
 
-async function load({ runnerModule, model, ...options }: EngineLoad): Promise<void> {
+async function load({ runnerModule, model, traceSteps, ...options }: EngineLoad): Promise<void> {
   try {
     const { loadModel }: RunnerModule = await import(runnerModule);
     const runner = await loadModel(model);
-    const core = new EngineCore(runner, options);
+    const onStep: EngineCoreOptions["onStep"] =
+      traceSteps === true
+        ? (plan, milliseconds) => send({ type: "trace", line: describeStep(plan, milliseconds) })
+        : undefined;
+    const core = new EngineCore(runner, { ...options, onStep });
     service = { core, runner, loop: createLoop(core) };
     collectWhenIdle(() => (core.hasWork ? null : core.statistics().steps));
     send({ type: "ready", info: engineInfo(model.path, runner), statistics: core.statistics() });

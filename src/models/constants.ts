@@ -41,8 +41,8 @@ export class Constants {
   }
 }
 
-/** Whether the ops can read a tensor where it lies in its file. */
-export function isAligned({ dtype, offset }: TensorEntry): boolean {
+/** Whether the ops can read a tensor at this offset of its buffer. */
+export function isAligned({ dtype, offset }: Pick<TensorEntry, "dtype" | "offset">): boolean {
   const { blockElements, blockBytes } = DTYPES[dtype];
   return offset % (blockElements > 1 ? 2 : blockBytes) === 0;
 }

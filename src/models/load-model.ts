@@ -1,39 +1,60 @@
-/** From a path to a model that runs: reads headers, maps weights, records the program, gives it to a device. */
+/** From a path to a model that runs: reads headers, maps or uploads weights, records the program, gives it to a device. */
 
-import { type Buffer, Device, type Program } from "../backend/device.ts";
-import { ARENA_SLOT } from "../graph/builder.ts";
-import { rowElements } from "../graph/tensor.ts";
+import { Device } from "../backend/device.ts";
+import type { DeviceChoice } from "../backend/device-choice.ts";
 import { openCheckpoint } from "../weights/checkpoint.ts";
-import { loadWeights } from "../weights/load.ts";
+import { type LoadedWeights, loadWeights } from "../weights/load.ts";
 import type { Checkpoint, TensorEntry } from "../weights/types.ts";
-import { readModelConfig } from "./config.ts";
+import { type AssembledModel, assembleModel } from "./assemble-model.ts";
+import { type ModelConfig, readModelConfig } from "./config.ts";
+import type { ModelFamily } from "./family.ts";
 import { availableMemoryBytes, hostMemory } from "./host-memory.ts";
+import { type CudaOptions, placeOnCuda } from "./load-on-cuda.ts";
 import { LoadedModel } from "./loaded-model.ts";
-import { arenaOffset, recordModel } from "./record-model.ts";
+import { type RecordedModel, recordModel } from "./record-model.ts";
 import { familyOf } from "./registry.ts";
+import type { StepLimits } from "./step.ts";
 import { type LimitOptions, planLimits } from "./step-limits.ts";
-import { viewStepInputs, viewStepOutputs } from "./step-memory.ts";
 
 export type Repack = "auto" | "on" | "off";
 
 /** Share of the free memory that an automatic copy of the weights may take. */
 const REPACK_SHARE_OF_FREE_MEMORY = 0.5;
 
-export interface ModelLoadOptions extends LimitOptions {
+export interface ModelLoadOptions extends LimitOptions, CudaOptions {
   /** A GGUF file, or a folder with config.json and safetensors. */
   readonly path: string;
+  /** Where to compute; on the processor when not given. */
+  readonly device?: DeviceChoice | undefined;
+  /** Of the processor. */
   readonly threads: number;
-  /** Map the weight files instead of reading them. */
+  /** Map the weight files instead of reading them, on the processor. */
   readonly mmap: boolean;
   /** The kernel library to use; the best one for the processor when not given. */
   readonly instructionSet?: string | undefined;
   /**
    * Copy block-quantised weights into a layout that multiplies several times faster. "auto", the default, does
-   * it when the copy takes no more than half of the memory that is free.
+   * it when the copy takes no more than half of the memory that is free. Of the processor.
    */
   readonly repack?: Repack | undefined;
   /** Bytes of all weight files together. */
   readonly onProgress?: (bytesDone: number, bytesTotal: number) => void;
+}
+
+/** What is known of a model from its headers. */
+export interface OpenedModel {
+  readonly checkpoint: Checkpoint;
+  readonly family: ModelFamily;
+  readonly config: ModelConfig;
+}
+
+/** A model on its device. */
+export interface PlacedModel {
+  readonly limits: StepLimits;
+  readonly recorded: RecordedModel;
+  readonly weights: LoadedWeights;
+  readonly assembled: AssembledModel;
+  readonly repacked: boolean;
 }
 
 /**
@@ -45,51 +66,27 @@ export async function loadModel(options: ModelLoadOptions): Promise<LoadedModel>
   const checkpoint = openCheckpoint(options.path);
   const family = familyOf(checkpoint);
   const config = readModelConfig(checkpoint, family);
-  const limits = planLimits(config, options, hostMemory(), weightBytesOf(checkpoint));
-  const recorded = recordModel({ checkpoint, family, config, limits, kvCacheType: options.kvCacheType });
-
-  const { threads, instructionSet, mmap, onProgress } = options;
-  const device = Device.open({ threads, ...(instructionSet === undefined ? {} : { instructionSet }) });
-  const buffers: Buffer[] = [];
-  let program: Program | undefined;
+  const opened = { checkpoint, family, config };
+  const choice = options.device ?? { kind: "cpu" };
+  // What the memory does not hold is refused before a device is opened.
+  const onCpu = choice.kind === "cpu" ? recordForCpu(opened, options) : undefined;
+  const { threads, instructionSet } = options;
+  const device = Device.open(
+    choice.kind === "cuda"
+      ? choice
+      : { kind: "cpu", threads, ...(instructionSet === undefined ? {} : { instructionSet }) },
+  );
   try {
-    const { slots, program: recordedProgram, step, constants } = recorded;
-    const weights = loadWeights(device, checkpoint, {
-      mmap,
-      ...(onProgress === undefined ? {} : { onProgress }),
-    });
-    weights.buffers.forEach((buffer, file) => {
-      buffers[slots.files + file] = buffer;
-    });
-    const make = (slot: number, bytes: number): Buffer => {
-      const buffer = device.createBuffer(bytes);
-      buffers[slot] = buffer;
-      return buffer;
-    };
-    make(slots.cache, recorded.kvBytes);
-    const arena = make(ARENA_SLOT, recordedProgram.plan.bytes);
-    const inputs = viewStepInputs(make(step.inputs.slot, step.inputs.bytes), step.inputs);
-    const { hidden } = recorded;
-    const outputs = {
-      ...viewStepOutputs(make(step.outputs.slot, step.outputs.bytes), step.outputs),
-      hidden: arena.f32(arenaOffset(recorded, hidden), limits.rowsMax * rowElements(hidden)),
-    };
-    const constantBuffer = make(slots.constants, constants.bytes);
-    const read = ({ file, offset, bytes }: TensorEntry): Uint8Array =>
-      weights.buffers[file]!.u8(offset, bytes);
-    constants.fill(constantBuffer.u8(0, constants.bytes), read);
-    const repack = wantsRepack(options.repack ?? "auto", recorded.weightBytes);
-    program = device.createProgram(recordedProgram.words, buffers, { repack });
-
+    const placed =
+      onCpu === undefined ? placeOnCuda(device, opened, options) : placeOnCpu(device, opened, options, onCpu);
+    const { limits, recorded, weights, assembled, repacked } = placed;
+    const { info } = device;
     return new LoadedModel({
       device,
-      program,
-      buffers,
+      weights: weights.buffers,
+      assembled,
       limits,
-      inputs,
-      outputs,
       recorded,
-      arena,
       info: {
         family: family.name,
         architecture: config.architecture,
@@ -100,22 +97,50 @@ export async function loadModel(options: ModelLoadOptions): Promise<LoadedModel>
         endOfTextIds: config.endOfTextIds,
         weightBytes: recorded.weightBytes,
         mappedBytes: weights.mappedBytes,
-        constantBytes: constants.bytes,
+        constantBytes: recorded.constants.bytes,
         kvBytes: recorded.kvBytes,
         kvCacheType: options.kvCacheType,
-        activationBytes: recordedProgram.plan.bytes,
-        workspaceBytes: program.workspaceBytes,
-        repacked: repack,
+        activationBytes: recorded.program.plan.bytes,
+        workspaceBytes: assembled.program.workspaceBytes,
+        repacked,
         mapSeconds: weights.seconds,
         loadSeconds: (performance.now() - start) / 1000,
-        threads: device.info.threads,
-        instructionSet: device.info.instructionSet,
+        threads: info.threads,
+        instructionSet: info.instructionSet,
+        ...(info.kind === "cpu" ? {} : { device: `${info.name} (${info.kind}:${info.index})` }),
       },
     });
   } catch (error) {
-    program?.free();
-    for (const buffer of buffers) buffer?.free();
     device.close();
+    throw error;
+  }
+}
+
+type Recorded = Pick<PlacedModel, "limits" | "recorded">;
+
+function recordForCpu(opened: OpenedModel, options: ModelLoadOptions): Recorded {
+  const limits = planLimits(opened.config, options, hostMemory(), weightBytesOf(opened.checkpoint));
+  return { limits, recorded: recordModel({ ...opened, limits, kvCacheType: options.kvCacheType }) };
+}
+
+function placeOnCpu(
+  device: Device,
+  { checkpoint }: OpenedModel,
+  { mmap, onProgress, repack }: ModelLoadOptions,
+  { limits, recorded }: Recorded,
+): PlacedModel {
+  const weights = loadWeights(device, checkpoint, {
+    mmap,
+    ...(onProgress === undefined ? {} : { onProgress }),
+  });
+  try {
+    const readTensor = ({ file, offset, bytes }: TensorEntry): Uint8Array =>
+      weights.buffers[file]!.u8(offset, bytes);
+    const repacked = wantsRepack(repack ?? "auto", recorded.weightBytes);
+    const parts = { device, recorded, limits, weights: weights.buffers, readTensor, repack: repacked };
+    return { limits, recorded, weights, assembled: assembleModel(parts), repacked };
+  } catch (error) {
+    for (const buffer of weights.buffers) buffer.free();
     throw error;
   }
 }

@@ -1,8 +1,9 @@
 /** A model on a device: runs steps, and owns everything that has to be given back. */
 
-import type { Buffer, Device, Program } from "../backend/device.ts";
-import { rowElements } from "../graph/tensor.ts";
-import { arenaOffset, type RecordedModel } from "./record-model.ts";
+import type { Buffer, Device } from "../backend/device.ts";
+import type { GraphTotals } from "../backend/program.ts";
+import { type AssembledModel, freeAssembled } from "./assemble-model.ts";
+import type { RecordedModel } from "./record-model.ts";
 import type { ModelRunner, StepInputs, StepLimits, StepOutputs } from "./step.ts";
 import type { KvCacheType } from "./step-limits.ts";
 
@@ -37,18 +38,19 @@ export interface ModelInfo {
   readonly mapSeconds: number;
   /** Seconds of the whole load, `mapSeconds` included. */
   readonly loadSeconds: number;
+  /** 0 on a GPU. */
   readonly threads: number;
+  /** Of a GPU its compute capability, such as `sm_90`. */
   readonly instructionSet: string;
+  /** A GPU's name and number; absent on the CPU. */
+  readonly device?: string;
 }
 
 interface LoadedModelParts {
   readonly device: Device;
-  readonly program: Program;
-  readonly buffers: readonly Buffer[];
-  readonly arena: Buffer;
+  readonly weights: readonly Buffer[];
+  readonly assembled: AssembledModel;
   readonly limits: StepLimits;
-  readonly inputs: StepInputs;
-  readonly outputs: StepOutputs;
   readonly recorded: RecordedModel;
   readonly info: ModelInfo;
 }
@@ -63,9 +65,15 @@ export class LoadedModel implements ModelRunner {
   #isClosed = false;
 
   constructor(parts: LoadedModelParts) {
+    const { outputs, hidden } = parts.assembled;
     this.limits = parts.limits;
-    this.inputs = parts.inputs;
-    this.outputs = parts.outputs;
+    this.inputs = parts.assembled.inputs;
+    this.outputs = {
+      ...outputs,
+      get hidden() {
+        return hidden.values;
+      },
+    };
     this.info = parts.info;
     this.#parts = parts;
   }
@@ -74,7 +82,10 @@ export class LoadedModel implements ModelRunner {
     this.#dims[0] = tokens;
     this.#dims[1] = sequences;
     this.#dims[2] = rows;
-    this.#parts.program.run(this.#dims);
+    const { program, hidden, logits } = this.#parts.assembled;
+    program.run(this.#dims);
+    hidden.computed(rows);
+    logits.computed(rows);
   }
 
   /**
@@ -82,8 +93,13 @@ export class LoadedModel implements ModelRunner {
    * sampling adjustments, they are in it.
    */
   logits(rows: number): Float32Array {
-    const { arena, recorded } = this.#parts;
-    return arena.f32(arenaOffset(recorded, recorded.logits), rows * rowElements(recorded.logits));
+    return this.#parts.assembled.logits.values.subarray(0, rows * this.limits.vocabularySize);
+  }
+
+  /** What became of the decode steps that were to be CUDA graphs; undefined on the CPU. */
+  get graphTotals(): GraphTotals | undefined {
+    const { device, assembled } = this.#parts;
+    return device.info.kind === "cuda" ? assembled.program.graphTotals() : undefined;
   }
 
   /** The plan of the activation memory, for `formatMemoryPlan`. */
@@ -95,9 +111,9 @@ export class LoadedModel implements ModelRunner {
   close(): void {
     if (this.#isClosed) return;
     this.#isClosed = true;
-    const { program, buffers, device } = this.#parts;
-    program.free();
-    for (const buffer of buffers) buffer.free();
+    const { assembled, weights, device } = this.#parts;
+    freeAssembled(assembled);
+    for (const buffer of weights) buffer.free();
     device.close();
   }
 }

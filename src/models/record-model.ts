@@ -10,6 +10,7 @@ import { sample } from "../graph/record.ts";
 import type { LayerCache } from "../graph/record-attention.ts";
 import type { Tensor } from "../graph/tensor.ts";
 import type { Checkpoint, TensorEntry } from "../weights/types.ts";
+import type { FileRegion } from "../weights/upload.ts";
 import type { ModelConfig, RopeKind } from "./config.ts";
 import { Constants, isAligned, isPlain, vectorOf } from "./constants.ts";
 import type { ModelFamily, ModelRecording } from "./family.ts";
@@ -43,6 +44,8 @@ export interface RecordModelOptions {
   readonly config: ModelConfig;
   readonly limits: StepLimits;
   readonly kvCacheType: KvCacheType;
+  /** The part of each file that its buffer holds; all of it when not given. */
+  readonly regions?: readonly FileRegion[];
 }
 
 /** Records the program of a model. Throws `invalid_model_file` for tensors that do not fit the configuration. */
@@ -58,10 +61,11 @@ export function recordModel(options: RecordModelOptions): RecordedModel {
   const step = declareStepMemory(program, dimensions, limits);
   const constants = new Constants();
   const rotations = reserveRotations(constants, options);
-  const places = placeWeights(constants, entries);
+  const regions = options.regions ?? checkpoint.files.map(({ bytes }) => ({ offset: 0, bytes }));
+  const places = placeWeights(constants, entries, regions);
   const constantsSlot = program.buffer("constants", constants.bytes);
   const { slot: cacheSlot, caches, bytes: kvBytes } = declareCaches(program, options);
-  const fileSlots = checkpoint.files.map(({ path, bytes }) => program.buffer(path, bytes));
+  const fileSlots = checkpoint.files.map(({ path }, file) => program.buffer(path, regions[file]!.bytes));
 
   const bound = new Map<string, Tensor>();
   const weight = (key: string): Tensor => {
@@ -73,7 +77,7 @@ export function recordModel(options: RecordModelOptions): RecordedModel {
       const slot = constantOffset === undefined ? fileSlots[entry.file]! : constantsSlot;
       tensor = program.bind(key, dtype, entry.shape as [number, ...number[]], {
         slot,
-        byteOffset: constantOffset ?? entry.offset,
+        byteOffset: constantOffset ?? entry.offset - regions[entry.file]!.offset,
         readOnly: true,
       });
       bound.set(key, tensor);
@@ -128,19 +132,21 @@ interface WeightPlace {
 function placeWeights(
   constants: Constants,
   entries: ReadonlyMap<string, TensorEntry>,
+  regions: readonly FileRegion[],
 ): Map<string, WeightPlace> {
   const places = new Map<string, WeightPlace>();
   for (const [key, entry] of entries) {
     const { dtype, shape, bytes } = entry;
+    const aligned = isAligned({ dtype, offset: entry.offset - regions[entry.file]!.offset });
     if (dtype === "i32") {
       throw new MistralError("invalid_model_file", `tensor ${entry.name} holds integers, not weights`);
     }
-    if (shape.length === 1 && (dtype !== "f32" || !isAligned(entry))) {
+    if (shape.length === 1 && (dtype !== "f32" || !aligned)) {
       const constantOffset = constants.reserve(shape[0]! * DTYPES.f32.blockBytes, (read) =>
         bytesOf(vectorOf(entry, read(entry))),
       );
       places.set(key, { entry, dtype: "f32", constantOffset });
-    } else if (isAligned(entry)) {
+    } else if (aligned) {
       places.set(key, { entry, dtype, constantOffset: undefined });
     } else {
       places.set(key, { entry, dtype, constantOffset: constants.reserve(bytes, (read) => read(entry)) });

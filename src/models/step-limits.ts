@@ -23,12 +23,20 @@ export interface LimitOptions {
   readonly kvMemoryFraction?: number | undefined;
   /** Tokens in a KV block. */
   readonly blockSize: number;
+  /**
+   * The pool's memory is taken at once, as a device's is: a pool that nothing is said about takes all it may, unless
+   * a context was asked for, and no pool takes what is not free. False when not given.
+   */
+  readonly isCommitted?: boolean | undefined;
   /** False: a block holds a sequence of any length, `blockSize` counts for nothing. True when not given. */
   readonly pagedAttention?: boolean | undefined;
 }
 
 /** Share of all memory that may be in use when the pool is full, when nothing is said about it. */
 const MEMORY_FRACTION = 0.9;
+/** What is left free of memory that is taken at once: this share of all of it, or at least so many bytes. */
+const MARGIN_FRACTION = 0.02;
+const MARGIN_BYTES_MIN = 512 * 2 ** 20;
 /** A pool that nothing is said about holds every sequence at this length, or at the context if that is shorter. */
 const DEFAULT_TOKENS_PER_SEQUENCE = 4096;
 /** A context below this serves nobody: rather refuse than shrink further. */
@@ -64,6 +72,8 @@ interface Budget {
  * the full context, if that is more), within nine tenths of the memory less what is in use. Every pool must hold one
  * sequence of the full context; if the memory does not, the model's own context is shortened to what fits, unless a
  * context or a budget was asked for.
+ *
+ * Where memory is taken at once (`isCommitted`), the pool gets the nine tenths whole, less what is in use.
  *
  * Without paging, a block is as long as the context and a sequence has one: the same machinery, other numbers.
  */
@@ -109,12 +119,36 @@ export function planLimits(
 }
 
 function budgetOf(options: LimitOptions, memory: HostMemory, weightBytes: number): Budget {
-  const { kvMemoryBytes, kvMemoryFraction } = options;
-  if (kvMemoryBytes !== undefined) return { bytes: kvMemoryBytes, isAsked: true, isFilled: true };
+  const { kvMemoryBytes, kvMemoryFraction, isCommitted = false } = options;
+  const freeBytes = isCommitted
+    ? Math.max(0, memory.availableBytes - weightBytes - committedMargin(memory))
+    : Number.POSITIVE_INFINITY;
+  if (kvMemoryBytes !== undefined) {
+    if (kvMemoryBytes > freeBytes) throw tooLargePool(kvMemoryBytes, freeBytes);
+    return { bytes: kvMemoryBytes, isAsked: true, isFilled: true };
+  }
   const usedBytes = memory.totalBytes - memory.availableBytes + weightBytes;
   const isAsked = kvMemoryFraction !== undefined;
   const bytes = memory.totalBytes * (kvMemoryFraction ?? MEMORY_FRACTION) - usedBytes;
-  return { bytes: Math.max(0, Math.floor(bytes)), isAsked, isFilled: isAsked };
+  return {
+    bytes: Math.max(0, Math.floor(Math.min(bytes, freeBytes))),
+    isAsked,
+    isFilled: isAsked || (isCommitted && options.contextLengthMax === undefined),
+  };
+}
+
+/** What stays free of memory that is taken at once: for what the driver needs while it runs, and for graphs. */
+export function committedMargin({ totalBytes }: HostMemory): number {
+  return Math.max(MARGIN_BYTES_MIN, Math.ceil(totalBytes * MARGIN_FRACTION));
+}
+
+function tooLargePool(wantedBytes: number, freeBytes: number): MistralError {
+  const megabytes = Math.floor(freeBytes / 2 ** 20);
+  return new MistralError(
+    "insufficient_memory",
+    `the KV cache was to have ${gigabytes(wantedBytes)} (${wantedBytes} bytes), free for it are ${gigabytes(freeBytes)} (${freeBytes} bytes). At most --pa-memory-mb ${megabytes} fits`,
+    { parameter: "kvMemoryBytes" },
+  );
 }
 
 /** The context to serve with a pool of so many slots, one block of which is the null block. */
@@ -165,6 +199,7 @@ function checkPositive(name: string, value: number): void {
   }
 }
 
-function gigabytes(bytes: number): string {
+/** For messages. */
+export function gigabytes(bytes: number): string {
   return `${(bytes / 1e9).toFixed(3)} GB`;
 }

@@ -11,7 +11,7 @@ import { type Dimension, denseBytes, leadingOf, type Shape, type Tensor } from "
 import type { StepInputs, StepLimits, StepOutputs } from "./step.ts";
 
 export type StepInputName = Exclude<keyof StepInputs, "samplingParametersF32">;
-/** The hidden states lie in the arena, where they are computed. */
+/** The hidden states lie in the arena, where they are computed; `ArenaRows` shows them. */
 export type StepOutputName = Exclude<keyof StepOutputs, "hidden">;
 
 export interface StepDimensions {

@@ -5,12 +5,19 @@
 
 import type { RecordWatcher, RequestRecord } from "./request-record.ts";
 
+export type LogTitle = "Request" | "Response" | "Error response";
+
+/** One block of the log, its empty line included. */
+export function logBlock(title: LogTitle, text: string, time: Date = new Date()): string {
+  return `${title} at ${localTime(time)}: ${text}\n\n`;
+}
+
 /** @param write takes one block @param now the time of day */
 export function requestLog(
   write: (block: string) => void,
   now: () => Date = () => new Date(),
 ): RecordWatcher {
-  const block = (title: string, text: string): void => write(`${title} at ${localTime(now())}: ${text}\n\n`);
+  const block = (title: LogTitle, text: string): void => write(logBlock(title, text, now()));
   return {
     started(record) {
       if (isLogged(record)) block("Request", JSON.stringify(record.body));

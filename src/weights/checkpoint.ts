@@ -1,8 +1,10 @@
-/** Opens what the user points at - a GGUF file or a folder - as a checkpoint, or says what is there instead. */
+/** Opens what the user points at - a GGUF or GGML file or a folder - as a checkpoint, or says what is there instead. */
 
 import { existsSync, readdirSync, statSync } from "node:fs";
 import { basename, join } from "node:path";
 import { MistralError } from "../errors.ts";
+import { isGgmlFile } from "./ggml.ts";
+import { openGgml } from "./ggml-checkpoint.ts";
 import { openGguf, parseSplitName, splitName } from "./gguf-split.ts";
 import { quoted, systemReason } from "./malformed.ts";
 import { INDEX_FILE, openSafetensorsFolder, SINGLE_FILE } from "./safetensors-folder.ts";
@@ -11,7 +13,7 @@ import type { Checkpoint, TensorEntry } from "./types.ts";
 const LISTED_MAX = 20;
 
 /**
- * Opens the checkpoint at `path`: a GGUF file (any shard of a split), a folder with `config.json` and safetensors, or
+ * Opens the checkpoint at `path`: a GGUF file (any shard of a split), a GGML file, a folder with `config.json` and safetensors, or
  * a folder with exactly one GGUF checkpoint. Reads headers only. Throws `model_not_found`, `invalid_model_file` or
  * `unsupported_model`.
  */
@@ -29,7 +31,7 @@ export function openCheckpoint(path: string): Checkpoint {
     const advice = "give the folder that holds it together with its config.json";
     throw new MistralError("unsupported_model", `${path} is a single safetensors file; ${advice}`);
   }
-  return openGguf(path);
+  return isGgmlFile(path) ? openGgml(path) : openGguf(path);
 }
 
 /**
@@ -118,7 +120,7 @@ function missingPart(folder: string): string {
     return `config.json is missing; ${found}`;
   if (safetensors.length > 1) return `${INDEX_FILE} is missing; ${found}`;
   if (names.some((name) => /\.(bin|pt|pth)$/.test(name))) {
-    return `pickled weights are not read, convert them to safetensors; ${found}`;
+    return `pickled weights are not read, convert them to safetensors; a GGML file is named with --quantized-file; ${found}`;
   }
   return `needs a .gguf file, or config.json with ${SINGLE_FILE} or ${INDEX_FILE}; ${found}`;
 }

@@ -38,7 +38,7 @@ export type ModelFiles =
 
 /**
  * Chooses among the files `names` of the repository `place`: the GGUF files that `file` names (several separated
- * by `;`), else safetensors, else one GGUF model. Throws `model_not_found` with what is there.
+ * by `;`) or the one GGML file, else safetensors, else one GGUF model. Throws `model_not_found` with what is there.
  */
 export function chooseModelFiles(
   names: readonly string[],
@@ -81,6 +81,16 @@ function namedGguf(names: readonly string[], file: string, place: string): Model
   const candidates = groupGgufFiles(names);
   const owners = wanted.map((name) => candidates.find(({ files }) => files.includes(name)));
   const missing = wanted.find((name, index) => owners[index] === undefined || !names.includes(name));
+  // A GGML file has no ending of its own: it is taken by its name, and judged when it is opened.
+  const [only] = wanted;
+  if (
+    wanted.length === 1 &&
+    missing === only &&
+    names.includes(only!) &&
+    !/\.(gguf|safetensors)$/.test(only!)
+  ) {
+    return asGguf({ name: only!, files: wanted }, undefined);
+  }
   if (missing !== undefined || wanted.length === 0) {
     const gguf = candidates.map(({ name }) => name);
     const found = gguf.length === 0 ? "it has no GGUF file" : `it has ${listed(gguf)}`;

@@ -19,9 +19,9 @@ export const DEFAULT_MODEL_ID = "HuggingFaceTB/SmolLM2-135M-Instruct";
 const DEFAULT_REVISION = "main";
 
 export interface ModelRequest {
-  /** A folder, a `.gguf` file or a hub id; undefined for the default model. */
+  /** A folder, a GGUF or GGML file or a hub id; undefined for the default model. */
   readonly model: string | undefined;
-  /** GGUF file in that folder or repository (several shards separated by `;`), or alone a path. */
+  /** GGUF or GGML file in that folder or repository (several shards separated by `;`), or alone a path. */
   readonly file: string | undefined;
   /** Branch, tag or commit on the hub. Default `main`. */
   readonly revision?: string;
@@ -75,7 +75,8 @@ export async function resolveModel(
 /** The path that `model` means, or undefined when it is a hub id. What exists, or looks like a path, is a path. */
 function localPath(model: string, environment: Environment): string | undefined {
   const path = expandHome(model, environment);
-  const looksLikePath = /^[./~\\]|^[A-Za-z]:[\\/]|\.gguf$|\\/.test(model) || model.split("/").length > 2;
+  const looksLikePath =
+    /^[./~\\]|^[A-Za-z]:[\\/]|\.(gguf|bin)$|\\/.test(model) || model.split("/").length > 2;
   return looksLikePath || existsSync(path) ? path : undefined;
 }
 
@@ -103,7 +104,7 @@ function localModel(path: string, file: string | undefined): ResolvedModel {
     if (file !== undefined) {
       throw new MistralError("model_not_found", `${path} is a file, so ${file} cannot be looked up in it`);
     }
-    const id = basename(absolute).replace(/\.gguf$/, "");
+    const id = basename(absolute).replace(/\.(gguf|bin)$/, "");
     return { id, checkpointPath: absolute, tokenizerFolder: dirname(absolute), source };
   }
   const id = basename(absolute);

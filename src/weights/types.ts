@@ -30,7 +30,12 @@ export type Checkpoint = {
   /** Tensors that are there, but stored in a type that is not read: name and type as the file has it. */
   readonly unread?: ReadonlyMap<string, string>;
 } & (
-  | { readonly format: "gguf"; readonly metadata: GgufMetadata }
+  | {
+      readonly format: "gguf";
+      readonly metadata: GgufMetadata;
+      /** The file is of the format before GGUF; its header was put into GGUF's words, the tensors keep their names. */
+      readonly container?: "ggml";
+    }
   | {
       readonly format: "safetensors";
       readonly folder: string;

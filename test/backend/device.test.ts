@@ -6,7 +6,7 @@ import { Device } from "../../src/backend/device.ts";
 import { availableLevels } from "../../src/backend/library.ts";
 import { MistralError } from "../../src/errors.ts";
 
-const device = Device.open({ threads: 2 });
+const device = Device.open({ kind: "cpu", threads: 2 });
 const folder = mkdtempSync(join(tmpdir(), "device-"));
 afterAll(() => {
   device.close();
@@ -25,23 +25,23 @@ function failure(act: () => unknown): MistralError {
 
 describe("device", () => {
   test("takes the best level that is built, or the one it is told", () => {
-    expect(device.info).toEqual({ threads: 2, instructionSet: availableLevels()[0]! });
+    expect(device.info).toMatchObject({ kind: "cpu", threads: 2, instructionSet: availableLevels()[0]! });
     for (const level of availableLevels()) {
-      const forced = Device.open({ threads: 1, instructionSet: level });
+      const forced = Device.open({ kind: "cpu", threads: 1, instructionSet: level });
       expect(forced.info.instructionSet).toBe(level);
       forced.close();
     }
   });
 
   test("refuses impossible options with what is possible", () => {
-    expect(failure(() => Device.open({ threads: 0 })).message).toContain("0 threads; 1 to 256");
-    const unknown = failure(() => Device.open({ threads: 1, instructionSet: "x86_64_v9" }));
+    expect(failure(() => Device.open({ kind: "cpu", threads: 0 })).message).toContain("0 threads; 1 to 256");
+    const unknown = failure(() => Device.open({ kind: "cpu", threads: 1, instructionSet: "x86_64_v9" }));
     expect(unknown.code).toBe("invalid_configuration");
     expect(unknown.message).toContain("possible here: ");
   });
 
   test("threads come and go", () => {
-    for (let round = 0; round < 20; round++) Device.open({ threads: 1 + (round % 4) }).close();
+    for (let round = 0; round < 20; round++) Device.open({ kind: "cpu", threads: 1 + (round % 4) }).close();
   });
 });
 

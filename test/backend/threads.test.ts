@@ -4,7 +4,8 @@
  */
 
 import { expect, test } from "bun:test";
-import { type Buffer, Device, type Program } from "../../src/backend/device.ts";
+import { type Buffer, Device } from "../../src/backend/device.ts";
+import type { Program } from "../../src/backend/program.ts";
 import { ProgramBuilder } from "../../src/graph/builder.ts";
 import { matmul, rmsNorm } from "../../src/graph/record.ts";
 
@@ -69,9 +70,9 @@ function free({ program, buffers }: Chain): void {
 }
 
 test.each([1, 2, 3, 8, 32])("%i threads give one thread's bits, run after run", (threads) => {
-  const alone = Device.open({ threads: 1 });
+  const alone = Device.open({ kind: "cpu", threads: 1 });
   const reference = chain(alone, 1);
-  const device = Device.open({ threads });
+  const device = Device.open({ kind: "cpu", threads });
   const subject = chain(device, 1);
   for (let run = 0; run < 400; run++) {
     const tokens = 1 + (run % TOKENS_MAX);
@@ -89,7 +90,7 @@ test.each([1, 2, 3, 8, 32])("%i threads give one thread's bits, run after run", 
 });
 
 test("programs take turns on one device, and come and go", () => {
-  const device = Device.open({ threads: 4 });
+  const device = Device.open({ kind: "cpu", threads: 4 });
   const first = chain(device, 1);
   const second = chain(device, 2);
   first.program.run([5]);

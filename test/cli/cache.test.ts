@@ -78,6 +78,11 @@ test("a token is saved for its owner alone; what is none is refused and not repe
     expect(outcome.stderr + outcome.stdout).not.toContain("secret");
   }
   expect(readFileSync(path, "utf8")).toBe("hf_two");
+  const nothing = await runCommand(["login"], { environment: ENVIRONMENT });
+  expect(nothing).toMatchObject({
+    status: 2,
+    stderr: "error: no token was given; type it in, or give it with --token\n",
+  });
 });
 
 test("words without a command behind them name those there are", async () => {

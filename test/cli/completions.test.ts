@@ -3,6 +3,7 @@
 import { describe, expect, test } from "bun:test";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { SHELLS } from "../../src/cli/commands.ts";
 import { completionScript } from "../../src/cli/completions.ts";
 import { settingEntries } from "../../src/config/settings.ts";
 import { temporaryFolder } from "../support/temporary-folder.ts";
@@ -49,16 +50,32 @@ const fish: Ask = async (...words) => {
   return offered.split("\n").flatMap((row) => row.split("\t")[0] || []);
 };
 
+/** The name of a test that a shell runs: it says so where the shell is not there and the test is skipped. */
+function needs(shellName: string, what: string): [name: string, runs: typeof test] {
+  const isHere = Bun.which(shellName) !== null;
+  if (!isHere) console.warn(`completions: ${shellName} is not installed here, so its script was not loaded`);
+  return isHere
+    ? [what, test]
+    : [`${what} (SKIPPED: ${shellName} is not installed)`, test.skip as typeof test];
+}
+
 function check(name: string, ask: Ask): void {
-  describe(name, () => {
-    test("offers commands, and what belongs to them", async () => {
+  const [title, run] = needs(name, name);
+  describe(title, () => {
+    run("offers commands, and what belongs to them", async () => {
       expect(await ask("ser")).toEqual(["serve"]);
       expect(await ask("config", "")).toEqual(["explain"]);
       expect([...(await ask("cache", ""))].sort()).toEqual(["delete", "list"]);
-      expect([...(await ask("completions", ""))].sort()).toEqual(["bash", "fish", "zsh"]);
+      expect([...(await ask("completions", ""))].sort()).toEqual([
+        "bash",
+        "elvish",
+        "fish",
+        "powershell",
+        "zsh",
+      ]);
     });
 
-    test("offers the flags of the command that was typed, and their values", async () => {
+    run("offers the flags of the command that was typed, and their values", async () => {
       expect(await ask("serve", "--por")).toEqual(["--port"]);
       expect(await ask("bench", "--por")).toEqual([]);
       expect(await ask("cache", "list", "--js")).toEqual(["--json"]);
@@ -69,10 +86,11 @@ function check(name: string, ask: Ask): void {
 }
 
 check("bash", bash);
-if (Bun.which("fish") !== null) check("fish", fish);
+check("fish", fish);
 
-if (Bun.which("zsh") !== null) {
-  test("zsh loads the script and finds its function for the program", async () => {
+{
+  const [title, run] = needs("zsh", "zsh loads the script and finds its function for the program");
+  run(title, async () => {
     const script = join(folder, "_mistral");
     writeFileSync(script, completionScript("zsh"));
     const ask = `autoload -U compinit; compinit -u -D; source ${script}; whence -w _mistral; print $_comps[mistral]`;
@@ -80,31 +98,98 @@ if (Bun.which("zsh") !== null) {
     expect(shown).toBe("_mistral: function\n_mistral\n");
   });
 
-  test("zsh completes a command, its flag and the flag's value at the tab key", async () => {
-    const script = join(folder, "_mistral");
-    writeFileSync(script, completionScript("zsh"));
-    writeFileSync(
-      join(folder, ".zshrc"),
-      `PROMPT='ready> '; unsetopt zle_bracketed_paste 2>/dev/null; autoload -U compinit; compinit -u -D; source ${script}\n`,
-    );
-    const terminal = new TerminalProcess(["zsh", "-i"], { HOME: folder, ZDOTDIR: folder });
-    try {
-      await terminal.until("ready> ");
-      terminal.press("mistral ser\t");
-      await terminal.until("serve");
-      terminal.press("--pa-block\t");
-      await terminal.until("--pa-block-size");
-      terminal.press("3\t");
-      await terminal.until("32");
-    } finally {
-      terminal.kill();
-      await terminal.exited();
-    }
-  }, 60_000);
+  run(
+    "zsh completes a command, its flag and the flag's value at the tab key",
+    async () => {
+      const script = join(folder, "_mistral");
+      writeFileSync(script, completionScript("zsh"));
+      writeFileSync(
+        join(folder, ".zshrc"),
+        `PROMPT='ready> '; unsetopt zle_bracketed_paste 2>/dev/null; autoload -U compinit; compinit -u -D; source ${script}\n`,
+      );
+      const terminal = new TerminalProcess(["zsh", "-i"], { HOME: folder, ZDOTDIR: folder });
+      try {
+        await terminal.until("ready> ");
+        terminal.press("mistral ser\t");
+        await terminal.until("serve");
+        terminal.press("--pa-block\t");
+        await terminal.until("--pa-block-size");
+        terminal.press("3\t");
+        await terminal.until("32");
+      } finally {
+        terminal.kill();
+        await terminal.exited();
+      }
+    },
+    60_000,
+  );
+}
+
+{
+  const [title, run] = needs(
+    "elvish",
+    "elvish completes a command, its flags and a flag's value at the tab key",
+  );
+  run(
+    title,
+    async () => {
+      const script = join(folder, "rc.elv");
+      writeFileSync(
+        script,
+        `${completionScript("elvish")}\nset edit:prompt = { put 'ready> ' }\nset edit:rprompt = { }\n`,
+      );
+      const environment = { HOME: folder, XDG_STATE_HOME: folder, XDG_DATA_HOME: folder };
+      const terminal = new TerminalProcess(["elvish", "-rc", script], environment);
+      try {
+        await terminal.until("ready> ");
+        terminal.press("mistral comp\t");
+        // It writes only what is new, and a space behind it.
+        await terminal.until("letions");
+        terminal.press("po\t");
+        await terminal.until("wershell");
+        terminal.press("\x15mistral serve --pa-cache-ty\t");
+        await terminal.until("pe");
+        terminal.press("f8\t");
+        await terminal.until("e4m3");
+      } finally {
+        terminal.kill();
+        await terminal.exited();
+      }
+    },
+    60_000,
+  );
+}
+
+test("PowerShell's tables have no two keys that it takes for one", () => {
+  const script = completionScript("powershell");
+  for (const [, body = ""] of script.matchAll(/@\{\n(.*?)\n {2}\}/gs)) {
+    const keys = [...body.matchAll(/^ {4}'(.*?)' = /gm)].map(([, key = ""]) => key.toLowerCase());
+    expect(keys.length).toBeGreaterThan(2);
+    expect(new Set(keys).size).toBe(keys.length);
+  }
+});
+
+{
+  const [title, run] = needs("pwsh", "PowerShell completes a command and its flag");
+  run(
+    title,
+    async () => {
+      const script = join(folder, "mistral.ps1");
+      writeFileSync(script, completionScript("powershell"));
+      const ask = async (line: string): Promise<string[]> => {
+        const question = `. ${script}; (TabExpansion2 '${line}' ${line.length}).CompletionMatches.CompletionText`;
+        return (await shell(["pwsh", "-NoProfile", "-Command", question])).trim().split("\n");
+      };
+      expect(await ask("mistral ser")).toEqual(["serve"]);
+      expect(await ask("mistral cache l")).toEqual(["list"]);
+      expect(await ask("mistral serve --pa-block-size 3")).toEqual(["32"]);
+    },
+    60_000,
+  );
 }
 
 test("every script has every flag of every command", () => {
-  for (const name of ["bash", "zsh", "fish"] as const) {
+  for (const name of SHELLS) {
     const script = completionScript(name);
     for (const [, { flag, commands }] of settingEntries()) {
       if (flag === undefined || commands.every((command) => command === "build")) continue;
@@ -119,5 +204,10 @@ test("the command prints the script; another shell is refused with the known one
   expect({ status, same: stdout === completionScript("fish") }).toEqual({ status: 0, same: true });
   const refused = await runCommand(["completions", "tcsh"]);
   expect(refused.status).toBe(2);
-  expect(refused.stderr).toContain("Allowed choices are bash, zsh, fish");
+  expect(refused.stderr).toBe(
+    'error: argument shell has the value "tcsh"; allowed: one of bash, zsh, fish, elvish, powershell\n',
+  );
+  expect((await runCommand(["completions"])).stderr).toBe(
+    "error: completions needs its argument shell: one of bash, zsh, fish, elvish, powershell\n",
+  );
 });

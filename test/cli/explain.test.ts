@@ -39,6 +39,13 @@ test("config explain KEY tells everything about one setting, by any of its names
   expect(port).toMatch(/\nsince +0\.1\.0\n/);
   const mmap = await about("MISTRALRS_NO_MMAP");
   expect(mmap).toMatch(/\nallowed +on for 1\n/);
+  const lenient = await runCommand(["config", "explain", "keepAliveIntervalMs"], {
+    environment: { KEEP_ALIVE_INTERVAL: "x" },
+  });
+  expect(lenient.stdout).toMatch(/\nvalue +10000 ms\n/);
+  expect(lenient.stderr).toContain('warning: variable KEEP_ALIVE_INTERVAL has the value "x"; allowed:');
+  const begun = await runCommand(["config", "explain", "keepAlive"]);
+  expect(begun.stderr).toBe("error: keepAlive is no setting (did you mean keepAliveIntervalMs?)\n");
   const unknown = await runCommand(["config", "explain", "prot"]);
   expect({ status: unknown.status, stderr: unknown.stderr }).toEqual({
     status: 2,

@@ -30,6 +30,11 @@ async function run(
 test("bad configuration ends with status 2 and one line that says what, where and what is allowed", async () => {
   const cases: [string[], Record<string, string>, string][] = [
     [["srve"], {}, "error: unknown command 'srve' (Did you mean serve?)\n"],
+    [
+      ["serve", "texts"],
+      {},
+      'error: argument kind has the value "texts"; allowed: one of auto, text, multimodal, diffusion, speech, embedding (did you mean text?)\n',
+    ],
     [["serve", "--prot", "1"], {}, "error: unknown option '--prot' (Did you mean --port?)\n"],
     [
       ["serve", "--port", "99999"],
@@ -58,6 +63,16 @@ test("bad configuration ends with status 2 and one line that says what, where an
   for (const [index, [, , message]] of cases.entries()) {
     expect(outcomes[index]).toEqual({ status: 2, stdout: "", stderr: message });
   }
+});
+
+test("quantize says what it will do, whatever its flags", async () => {
+  for (const flags of [[], ["-m", "a/b", "--isq", "q4k", "-o", "out.uqff"]]) {
+    const { status, stdout, stderr } = await run(["quantize", ...flags]);
+    expect({ status, stdout }).toEqual({ status: 2, stdout: "" });
+    expect(stderr).toStartWith("error: quantize is not built yet. It will write UQFF files");
+    expect(stderr.split("\n")).toHaveLength(2);
+  }
+  expect((await run(["quantize", "--isqq", "q4k"])).stderr).toContain("unknown option '--isqq'");
 });
 
 test("help and version go to stdout with status 0", async () => {

@@ -52,7 +52,11 @@ export class KernelSampler implements ModelRunner {
     sample(program, { logits, parameters, ...adjustments, ...step.outputs.tensors });
     const recorded = program.finish();
 
-    const device = Device.open({ threads: 2, ...(instructionSet === undefined ? {} : { instructionSet }) });
+    const device = Device.open({
+      kind: "cpu",
+      threads: 2,
+      ...(instructionSet === undefined ? {} : { instructionSet }),
+    });
     const buffers: Buffer[] = [];
     const sizes = new Map([
       [0, Math.max(64, recorded.plan.bytes)],

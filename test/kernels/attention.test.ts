@@ -4,7 +4,14 @@ import { describe, expect, test } from "bun:test";
 import type { DType } from "../../src/backend/dtype.ts";
 import { kvWrite, pagedAttention } from "../../src/graph/record-attention.ts";
 import type { Tensor } from "../../src/graph/tensor.ts";
-import { expectClose, expectSameBits, LEVELS, Recording } from "./harness.ts";
+import {
+  ATTENTION_LEVELS,
+  expectClose,
+  expectSameBits,
+  LEVELS,
+  type LevelDevices,
+  Recording,
+} from "./harness.ts";
 import { Random } from "./random.ts";
 import { attend } from "./reference/attention.ts";
 import { dequantize } from "./reference/dequantize.ts";
@@ -136,11 +143,7 @@ function build(
 }
 
 /** Stores the keys and values of sequences with `kv_write` on one device. */
-function store(
-  shape: Shape,
-  sequences: readonly Sequence[],
-  level: (typeof LEVELS)[number],
-): [Uint8Array, Uint8Array] {
+function store(shape: Shape, sequences: readonly Sequence[], level: LevelDevices): [Uint8Array, Uint8Array] {
   const { recording, caches, dims } = build(shape, sequences);
   const outcome = recording.run(level.devices[1], dims);
   return [outcome.bytes(caches[0]), outcome.bytes(caches[1])];
@@ -173,10 +176,10 @@ function reference(
 }
 
 function expectCorrect(shape: Shape, sequences: readonly Sequence[]): void {
-  const cache = store(shape, sequences, LEVELS[0]!);
+  const cache = store(shape, sequences, ATTENTION_LEVELS[0]!);
   const c = build(shape, sequences, cache);
   const expected = reference(shape, sequences, cache, c);
-  for (const { level, outcome } of c.recording.runEverywhere(c.dims, [c.out])) {
+  for (const { level, outcome } of c.recording.runEverywhere(c.dims, [c.out], ATTENTION_LEVELS)) {
     expectClose(outcome.f32(c.out), expected, TOLERANCE, `${level} ${JSON.stringify(shape)}`);
   }
 }
@@ -300,7 +303,7 @@ test("a row is the same alone, in a batch and in any chunk, bit for bit", () => 
     };
     const whole: readonly Sequence[] = [{ seed: 21, tokens: 300, context: 300 }];
     const width = 6 * 64 * 4;
-    for (const level of LEVELS) {
+    for (const level of ATTENTION_LEVELS) {
       const base = build(shape, whole, store(shape, whole, level));
       const rows = base.recording.run(level.devices[1], base.dims).bytes(base.out);
       for (const [tokens, context] of [

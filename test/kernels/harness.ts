@@ -1,37 +1,42 @@
 /**
  * Runs recorded programs for the kernel tests: on every instruction-set level that is built and that this
- * processor has, with one thread and with two, over buffers between canaries. Everything a program must write is
- * NaN before it runs, and inputs must come out as they went in.
+ * processor has, with one thread and with two, over buffers between canaries; and on CUDA, a GPU's or the emulated
+ * devices (`cuda-devices.ts`). Everything a program must write is NaN before it runs, and inputs must come out as
+ * they went in.
  */
 
 import { ptr } from "bun:ffi";
 import { expect } from "bun:test";
-import { type Buffer, Device } from "../../src/backend/device.ts";
+import { type Buffer, type BufferKind, Device } from "../../src/backend/device.ts";
 import { bytesOfElements, type DType } from "../../src/backend/dtype.ts";
 import type { InstructionSet } from "../../src/backend/instruction-set.ts";
 import { availableLevels } from "../../src/backend/library.ts";
 import { ProgramBuilder, type RecordedProgram } from "../../src/graph/builder.ts";
 import { denseBytes, leadingOf, rowElements, type Shape, type Tensor } from "../../src/graph/tensor.ts";
+import { openCudaLevels } from "./cuda-devices.ts";
 
 export type Data = Uint8Array | Int32Array | Float32Array;
 
 export interface LevelDevices {
-  readonly level: InstructionSet | `${InstructionSet} repacked`;
-  /** With one thread and with two. */
+  readonly level: InstructionSet | `${InstructionSet} repacked` | "cuda" | "cuda emulated";
+  /** With one thread and with two; with threads in rising and in falling order. */
   readonly devices: readonly [Device, Device];
 }
 
 function openLevel(level: InstructionSet): [Device, Device] {
   return [
-    Device.open({ threads: 1, instructionSet: level }),
-    Device.open({ threads: 2, instructionSet: level }),
+    Device.open({ kind: "cpu", threads: 1, instructionSet: level }),
+    Device.open({ kind: "cpu", threads: 2, instructionSet: level }),
   ];
 }
 
-export const LEVELS: readonly LevelDevices[] = availableLevels().map((level) => ({
+export const CPU_LEVELS: readonly LevelDevices[] = availableLevels().map((level) => ({
   level,
   devices: openLevel(level),
 }));
+
+/** What ops of every backend run on. */
+export const LEVELS: readonly LevelDevices[] = [...CPU_LEVELS, ...openCudaLevels()];
 
 const REPACKED_LEVELS: readonly LevelDevices[] = availableLevels().map((level) => ({
   level: `${level} repacked`,
@@ -41,21 +46,32 @@ const REPACKED_LEVELS: readonly LevelDevices[] = availableLevels().map((level) =
 /** Devices whose programs re-lay their quantised weights. */
 const repacking = new Set(REPACKED_LEVELS.flatMap(({ devices }) => devices));
 
-/** What matrix products run on: every level, with weights where they lie and re-laid. */
-export const PRODUCT_LEVELS: readonly LevelDevices[] = [...LEVELS, ...REPACKED_LEVELS];
+/** What attention, sampling and programs with every op in them run on: what CUDA has no kernels for. */
+export const ATTENTION_LEVELS = CPU_LEVELS;
+export const SAMPLE_LEVELS = CPU_LEVELS;
+export const EVERY_OP_LEVELS = CPU_LEVELS;
+
+/** What matrix products run on: every level of the CPU, with weights where they lie and re-laid. */
+export const PRODUCT_LEVELS: readonly LevelDevices[] = [...CPU_LEVELS, ...REPACKED_LEVELS];
 
 const CANARY_BYTES = 256;
 const CANARY = 0xa5;
 const ALIGNMENT = 64;
 const POISON = 0xff;
 
-/** Memory of one buffer, with canaries on both sides. */
+/**
+ * Memory of one buffer, with canaries on both sides. A device with memory of its own works on a copy of it, which
+ * has guards of the device's making.
+ */
 export class GuardedMemory {
+  /** Of the copy. */
+  readonly kind: BufferKind;
   readonly region: Uint8Array<ArrayBuffer>;
   readonly #whole: Uint8Array;
   readonly #start: number;
 
-  constructor(bytes: number) {
+  constructor(bytes: number, kind: BufferKind) {
+    this.kind = kind;
     this.#whole = new Uint8Array(new ArrayBuffer(bytes + 2 * CANARY_BYTES + ALIGNMENT)).fill(CANARY);
     const misaligned = Number(ptr(this.#whole)) % ALIGNMENT;
     this.#start = CANARY_BYTES + ((ALIGNMENT - misaligned) % ALIGNMENT);
@@ -144,9 +160,11 @@ export class Recording {
   /** Fresh buffers, and their memory, for one run. */
   memories(): GuardedMemory[] {
     const recorded = this.program.finish();
-    const memories = [new GuardedMemory(Math.max(ALIGNMENT, recorded.plan.bytes))];
+    const memories = [new GuardedMemory(Math.max(ALIGNMENT, recorded.plan.bytes), "device")];
     for (const { tensor, data } of this.#contents) {
-      const memory = new GuardedMemory(denseBytes(tensor.dtype, tensor.leading, tensor.inner));
+      const bytes = denseBytes(tensor.dtype, tensor.leading, tensor.inner);
+      // Integers are what a host writes for each step and reads after it.
+      const memory = new GuardedMemory(bytes, tensor.dtype === "i32" ? "host" : "device");
       if (data !== undefined) memory.region.set(bytesOf(data));
       memories.push(memory);
     }
@@ -196,12 +214,25 @@ export function runWords(
   memories: readonly GuardedMemory[],
   dims: readonly number[],
 ): void {
-  const buffers: Buffer[] = memories.map((memory) => device.wrap(memory.region));
+  const buffers: Buffer[] = memories.map((memory) => bufferOf(device, memory));
   const failure = failureOf(() => createAndRun(device, words, buffers, dims));
+  if (device.info.kind === "cuda")
+    buffers.forEach((buffer, index) => {
+      buffer.read(0, memories[index]!.region);
+    });
   for (const buffer of buffers) buffer.free();
   const harmed = memories.findIndex((memory) => !memory.intact());
   if (harmed >= 0) throw new CanaryError(`memory around buffer ${harmed} was written`);
   if (failure !== undefined) throw failure;
+}
+
+/** A buffer with the memory's contents: the memory itself where the device can use it. */
+export function bufferOf(device: Device, memory: GuardedMemory, bytes = memory.region.length): Buffer {
+  const contents = memory.region.subarray(0, bytes);
+  if (device.info.kind === "cpu") return device.wrap(contents);
+  const buffer = device.createBuffer(bytes, memory.kind);
+  buffer.write(0, contents);
+  return buffer;
 }
 
 function failureOf(action: () => void): Error | undefined {

@@ -4,7 +4,7 @@ import { describe, expect, test } from "bun:test";
 import { DTYPES } from "../../src/backend/dtype.ts";
 import { matmul } from "../../src/graph/record.ts";
 import type { Tensor } from "../../src/graph/tensor.ts";
-import { expectClose, expectSameBits, LEVELS, PRODUCT_LEVELS, Recording } from "./harness.ts";
+import { expectClose, expectSameBits, PRODUCT_LEVELS, Recording } from "./harness.ts";
 import { Random, randomWeights, WEIGHT_DTYPES, type WeightDtype } from "./random.ts";
 import { dequantize } from "./reference/dequantize.ts";
 import { multiply, productBounds, quantizeActivations } from "./reference/matmul.ts";
@@ -117,7 +117,7 @@ function expectCorrect(random: Random, options: CaseOptions): void {
 }
 
 test("there is a level to test", () => {
-  expect(LEVELS.length).toBeGreaterThan(0);
+  expect(PRODUCT_LEVELS.length).toBeGreaterThan(0);
 });
 
 describe("products with each weight type", () => {

@@ -8,7 +8,7 @@ import { MistralError } from "../../src/errors.ts";
 import { embed, gatedMul, gatherRows, matmul, rmsNorm, sample, softCap } from "../../src/graph/record.ts";
 import { kvWrite, pagedAttention, rope, ropeTable } from "../../src/graph/record-attention.ts";
 import type { Tensor } from "../../src/graph/tensor.ts";
-import { CanaryError, LEVELS, Recording, runWords } from "./harness.ts";
+import { bufferOf, CanaryError, EVERY_OP_LEVELS, Recording, runWords } from "./harness.ts";
 import { Random, randomWeights } from "./random.ts";
 
 const MUTANTS = 600;
@@ -110,7 +110,7 @@ function everyOp(): Inputs {
 const DIMS = [TOKENS, 2, 2] as const;
 
 test("the program itself runs, on every level", () => {
-  for (const { devices } of LEVELS) {
+  for (const { devices } of EVERY_OP_LEVELS) {
     for (const device of devices) everyOp().recording.run(device, DIMS);
   }
 });
@@ -124,7 +124,7 @@ function strange(random: Random, old: number): number {
 }
 
 describe("mutated programs", () => {
-  for (const { level, devices } of LEVELS) {
+  for (const { level, devices } of EVERY_OP_LEVELS) {
     test(`${level}: ${MUTANTS} mutants are refused or stay inside their buffers`, () => {
       const { recording } = everyOp();
       const { words } = recording.program.finish();
@@ -158,7 +158,8 @@ describe("mutated programs", () => {
     const { recording } = everyOp();
     const { words } = recording.program.finish();
     for (const length of [1, 7, 8, 20, words.length - 1]) {
-      const act = () => runWords(LEVELS[0]!.devices[0], words.slice(0, length), recording.memories(), DIMS);
+      const act = () =>
+        runWords(EVERY_OP_LEVELS[0]!.devices[0], words.slice(0, length), recording.memories(), DIMS);
       expect(act).toThrow(/program has/);
     }
   });
@@ -166,11 +167,11 @@ describe("mutated programs", () => {
   test("a buffer too small for its tensors", () => {
     const { recording } = everyOp();
     const { words } = recording.program.finish();
-    const { devices } = LEVELS[0]!;
+    const { devices } = EVERY_OP_LEVELS[0]!;
     for (let victim = 0; victim < recording.memories().length; victim++) {
       const buffers = recording.memories().map((memory, index) => {
-        const { region } = memory;
-        return devices[0].wrap(index === victim ? region.subarray(0, region.length - 4) : region);
+        const { length } = memory.region;
+        return bufferOf(devices[0], memory, index === victim ? length - 4 : length);
       });
       expect(() => devices[0].createProgram(words, buffers)).toThrow(/ends at byte \d+ of a buffer of \d+/);
       for (const buffer of buffers) buffer.free();
@@ -199,7 +200,7 @@ describe("inputs that point outside", () => {
   ];
   for (const [name, input, values, op] of cases) {
     test(name, () => {
-      for (const { devices } of LEVELS) {
+      for (const { devices } of EVERY_OP_LEVELS) {
         for (const device of devices) {
           const program = everyOp();
           program.recording.set(program[input], Int32Array.from(values));
@@ -211,7 +212,7 @@ describe("inputs that point outside", () => {
 
   test("dimensions above their maxima, or too few of them", () => {
     const { recording } = everyOp();
-    const [device] = LEVELS[0]!.devices;
+    const [device] = EVERY_OP_LEVELS[0]!.devices;
     expect(() => recording.run(device, [9, 2, 2])).toThrow("dimension 0 is 9; its maximum is 8");
     expect(() => recording.run(device, [TOKENS, 2])).toThrow("2 dimensions; the program has 3");
   });
@@ -219,7 +220,7 @@ describe("inputs that point outside", () => {
   test("a step of nothing runs and writes nothing", () => {
     const program = everyOp();
     program.recording.set(program.starts, Int32Array.from([0]));
-    for (const { devices } of LEVELS) {
+    for (const { devices } of EVERY_OP_LEVELS) {
       for (const device of devices) program.recording.run(device, [0, 0, 0]);
     }
   });

@@ -4,7 +4,7 @@ import { describe, expect, test } from "bun:test";
 import { SAMPLING_PARAMETER, SAMPLING_PARAMETER_WORDS } from "../../src/graph/ops.ts";
 import { sample } from "../../src/graph/record.ts";
 import type { Tensor } from "../../src/graph/tensor.ts";
-import { expectSameBits, LEVELS, Recording } from "./harness.ts";
+import { expectSameBits, Recording, SAMPLE_LEVELS } from "./harness.ts";
 import { Random } from "./random.ts";
 import { choose, logProbabilities, philox, ranked, type SampleRow } from "./reference/sample.ts";
 
@@ -159,7 +159,7 @@ describe("random rows", () => {
           // Something must be left to choose.
           .map((row) => (vocabulary === 2 ? { ...row, adjustments: [] } : row));
         const { recording, outputs } = build(rows);
-        for (const { outcome } of recording.runEverywhere([rows.length], outputs)) {
+        for (const { outcome } of recording.runEverywhere([rows.length], outputs, SAMPLE_LEVELS)) {
           const [tokens, topTokens] = [outcome.i32(outputs[0]), outcome.i32(outputs[2])];
           const [logprobs, topLogprobs] = [outcome.f32(outputs[1]), outcome.f32(outputs[3])];
           rows.forEach((row, r) => {
@@ -185,7 +185,7 @@ test("a row is the same alone and among others, bit for bit", () => {
   const random = new Random(77);
   const rows = Array.from({ length: ROWS_MAX }, () => randomRow(random, 3000));
   const together = build(rows);
-  for (const { level, devices } of LEVELS) {
+  for (const { level, devices } of SAMPLE_LEVELS) {
     const all = together.recording.run(devices[1], [ROWS_MAX]);
     rows.forEach((row, r) => {
       const alone = build([row]);
@@ -204,7 +204,7 @@ test("the same seed and position give the same token in any row; another positio
   const logits = new Float32Array(1000);
   const rows = Array.from({ length: 8 }, (_, i) => ({ ...PLAIN, logits, temperature: 1, position: i % 4 }));
   const { recording, outputs } = build(rows);
-  for (const { outcome } of recording.runEverywhere([8], outputs)) {
+  for (const { outcome } of recording.runEverywhere([8], outputs, SAMPLE_LEVELS)) {
     const tokens = [...outcome.i32(outputs[0])];
     expect(tokens.slice(4)).toEqual(tokens.slice(0, 4));
     expect(new Set(tokens).size).toBe(4);
@@ -229,7 +229,7 @@ describe("refuses, and touches nothing outside", () => {
   for (const [name, change, starts] of cases) {
     test(name, () => {
       const { recording } = build([{ ...PLAIN, logits, ...change }], starts === undefined ? {} : { starts });
-      for (const { devices } of LEVELS) {
+      for (const { devices } of SAMPLE_LEVELS) {
         for (const device of devices) expect(() => recording.run(device, [1])).toThrow("sample");
       }
     });

@@ -125,6 +125,32 @@ describe("limits of a step", () => {
     expect(error.message).toContain(`${33 * BLOCK_BYTES - 1} bytes`);
   });
 
+  test("memory that is taken at once: nine tenths of it, but never the last half gigabyte", () => {
+    const config = configWithContext(1024);
+    const committed = { ...OPTIONS, isCommitted: true };
+    const margin = 512 * 2 ** 20;
+    const totalBytes = 100 * margin;
+    const memory = { totalBytes, availableBytes: 0.5 * totalBytes };
+    const slots = (bytes: number) => Math.floor(Math.floor(bytes) / TOKEN_BYTES / 32);
+    expect(planLimits(config, committed, memory).blockCount).toBe(slots(0.4 * totalBytes));
+    expect(planLimits(config, committed, memory, margin).blockCount).toBe(slots(0.4 * totalBytes - margin));
+    const all = { ...committed, kvMemoryFraction: 1 };
+    // Two hundredths of so much memory are more than half a gigabyte.
+    expect(planLimits(config, all, memory).blockCount).toBe(slots(0.48 * totalBytes));
+    const small = { totalBytes: 4 * margin, availableBytes: 4 * margin };
+    expect(planLimits(config, all, small).blockCount).toBe(slots(3 * margin));
+    // A context that is asked for says what is needed.
+    expect(planLimits(config, { ...committed, contextLengthMax: 512 }, memory).blockCount).toBe(8 * 16 + 1);
+    const exact = { ...committed, kvMemoryBytes: 3 * margin };
+    expect(planLimits(config, exact, small).blockCount).toBe(slots(3 * margin));
+    const refused = failure(() => planLimits(config, { ...exact, kvMemoryBytes: 3 * margin + 1 }, small));
+    expect(refused.code).toBe("insufficient_memory");
+    expect(refused.message).toContain(
+      `(${3 * margin + 1} bytes), free for it are 1.611 GB (${3 * margin} bytes)`,
+    );
+    expect(refused.message).toContain("--pa-memory-mb 1536");
+  });
+
   test("slots stay within 32 bits", () => {
     const limits = planLimits(configWithContext(1024), { ...OPTIONS, kvMemoryBytes: 1e15 }, PLENTY);
     expect(limits.blockCount * limits.blockSize).toBeLessThan(2 ** 31);

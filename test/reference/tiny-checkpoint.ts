@@ -161,7 +161,8 @@ function ggufArchitecture({ config }: Golden): string {
   return type === "gemma3_text" ? "gemma3" : type;
 }
 
-function ggufTensors(golden: Golden): GgufTensor[] {
+/** The weights in llama.cpp's order and under its names. */
+export function ggufTensors(golden: Golden): GgufTensor[] {
   const { heads, keyValueHeads, headDim } = sizesOf(golden);
   const isPermuted = ggufArchitecture(golden) === "llama";
   return Object.entries(golden.parameters).map(([name, shape]) => {
@@ -189,7 +190,8 @@ function llama3Divisors(rope: RopeParameters, headDim: number): Float32Array {
   });
 }
 
-function ggufMetadata(golden: Golden, rope: RopeParameters): Record<string, GgufField> {
+/** The configuration under GGUF's keys. */
+export function ggufMetadata(golden: Golden, rope: RopeParameters): Record<string, GgufField> {
   const { config } = golden;
   const { heads, keyValueHeads, headDim } = sizesOf(golden);
   const architecture = ggufArchitecture(golden);

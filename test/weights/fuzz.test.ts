@@ -7,10 +7,12 @@ import { expect, test } from "bun:test";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { MistralError } from "../../src/errors.ts";
+import { readGgmlFile } from "../../src/weights/ggml.ts";
 import { readGgufFile } from "../../src/weights/gguf.ts";
 import { readSafetensorsFile } from "../../src/weights/safetensors.ts";
 import type { TensorEntry } from "../../src/weights/types.ts";
 import { temporaryFolder } from "../support/temporary-folder.ts";
+import { encodeGgml } from "../support/write-ggml.ts";
 import { encodeGguf } from "../support/write-gguf.ts";
 import { encodeSafetensors } from "../support/write-safetensors.ts";
 
@@ -33,6 +35,20 @@ const TINY_GGUF = encodeGguf({
   tensors: [
     { name: "token_embd.weight", dtype: "q8_0", shape: [2, 32], data: new Uint8Array(68) },
     { name: "output_norm.weight", dtype: "f32", shape: [8], data: new Uint8Array(32) },
+  ],
+});
+
+const TINY_GGML = encodeGgml({
+  container: "ggjt",
+  version: 3,
+  width: 32,
+  heads: 2,
+  layers: 1,
+  tokens: ["a", "bc", "", "def"].map((text) => ({ bytes: new TextEncoder().encode(text), score: -1 })),
+  tensors: [
+    { name: "tok_embeddings.weight", dtype: "q8_0", shape: [4, 32], data: new Uint8Array(136) },
+    { name: "norm.weight", dtype: "f32", shape: [32], data: new Uint8Array(128) },
+    { name: "layers.0.attention.wq.weight", dtype: "q4_0", shape: [32, 32], data: new Uint8Array(576) },
   ],
 });
 
@@ -114,6 +130,8 @@ function survives(
 }
 
 test("damaged GGUF files", () => survives(TINY_GGUF, (file) => readGgufFile(file)), 30_000);
+
+test("damaged GGML files", () => survives(TINY_GGML, readGgmlFile), 30_000);
 
 test(
   "damaged safetensors files",

@@ -11,7 +11,7 @@ import { writeGguf } from "../support/write-gguf.ts";
 import { writeShardedSafetensors } from "../support/write-safetensors.ts";
 
 const root = temporaryFolder("load");
-const device = Device.open({ threads: 1 });
+const device = Device.open({ kind: "cpu", threads: 1 });
 afterAll(() => device.close());
 
 const bytesOf = (length: number, seed: number): Uint8Array =>

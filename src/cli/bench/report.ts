@@ -26,14 +26,6 @@ export interface BenchReport {
   readonly first_token_seconds: number;
   readonly weight_bytes: number;
   readonly peak_rss_bytes: number;
-  /** The same work done by `--peer`. */
-  readonly peer?: PeerSpeeds;
-}
-
-export interface PeerSpeeds {
-  readonly name: string;
-  readonly prefill_tokens_per_s: number;
-  readonly decode_tokens_per_s: number;
 }
 
 export interface BenchSubject {
@@ -87,14 +79,12 @@ export function benchTable(reports: readonly BenchReport[]): string {
     ["First token", `${formatDuration(first.first_token_seconds)} after the start of the process`],
     ["Peak memory", formatBytes(Math.max(...reports.map(({ peak_rss_bytes }) => peak_rss_bytes)))],
   ];
-  const isCompared = reports.some(({ peer }) => peer !== undefined);
-  const head = ["", "tokens/s", "min", "max", ...(isCompared ? [first.peer?.name ?? "peer", "ratio"] : [])];
-  const rows = [head, ...reports.flatMap((report) => phaseRows(report))];
-  return `${textTable(facts)}\n${textTable(rows, { alignRight: head.slice(1).map((_, column) => column + 1) })}`;
+  const rows = [["", "tokens/s", "min", "max"], ...reports.flatMap((report) => phaseRows(report))];
+  return `${textTable(facts)}\n${textTable(rows, { alignRight: [1, 2, 3] })}`;
 }
 
 function phaseRows(report: BenchReport): string[][] {
-  const { depth, batch, prompt_len: prompt, gen_len: generated, peer } = report;
+  const { depth, batch, prompt_len: prompt, gen_len: generated } = report;
   const sequences = batch === 1 ? "" : `, ${batch} sequences`;
   const at = (tokens: number): string => (tokens === 0 ? "" : ` @ d${tokens}`);
   return [
@@ -103,20 +93,14 @@ function phaseRows(report: BenchReport): string[][] {
       ...[report.prefill_tokens_per_s, report.prefill_tokens_per_s_min, report.prefill_tokens_per_s_max].map(
         oneDigit,
       ),
-      ...comparison(report.prefill_tokens_per_s, peer?.prefill_tokens_per_s),
     ],
     [
       `Decode (${generated} tokens${at(depth + prompt)}${sequences})`,
       ...[report.decode_tokens_per_s, report.decode_tokens_per_s_min, report.decode_tokens_per_s_max].map(
         oneDigit,
       ),
-      ...comparison(report.decode_tokens_per_s, peer?.decode_tokens_per_s),
     ],
   ];
-}
-
-function comparison(own: number, peer: number | undefined): string[] {
-  return peer === undefined ? [] : [oneDigit(peer), `${(own / peer).toFixed(2)}x`];
 }
 
 function oneDigit(speed: number): string {

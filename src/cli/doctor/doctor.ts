@@ -35,6 +35,10 @@ const MARKS: Readonly<Record<Check["status"], string>> = {
   error: "[ERROR] ❌",
 };
 
+function counted(count: number, word: string): string {
+  return `${count} ${word}${count === 1 ? "" : "s"}`;
+}
+
 /** The report for people. */
 export function doctorText({ system, checks, not_in_effect }: DoctorReport, isTerminal: boolean): string {
   const { cpu, memory, build, devices } = system;
@@ -76,6 +80,6 @@ export function doctorText({ system, checks, not_in_effect }: DoctorReport, isTe
       indent,
     ),
     `\n${heading("Summary", isTerminal)}`,
-    `  ${count("ok")} passed, ${count("warn")} warnings, ${count("error")} errors\n`,
+    `  ${count("ok")} passed, ${counted(count("warn"), "warning")}, ${counted(count("error"), "error")}\n`,
   ].join("");
 }

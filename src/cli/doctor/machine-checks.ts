@@ -18,7 +18,7 @@ export function machineChecks(): Check[] {
 function kernelsLoad(): Check {
   const name = "kernels_load";
   try {
-    const device = Device.open({ threads: 1 });
+    const device = Device.open({ kind: "cpu", threads: 1 });
     const { instructionSet } = device.info;
     device.close();
     return { name, status: "ok", message: `The kernels load and run (${instructionSet}).` };

@@ -66,10 +66,7 @@ export function statisticsLines(statistics: AnswerStatistics): readonly string[]
     `CLI time to first token: ${formatDuration(firstTokenSeconds)}`,
     `Prompt: ${promptTokens} tokens${speed(computed, firstTokenSeconds)}`,
     ...(cachedTokens === 0 ? [] : [`Prefix cache: ${cachedTokens} of them were there already`]),
-    // How many tokens a stopped answer had is not known exactly.
-    ...(isStopped && completionTokens === 0
-      ? []
-      : [`Decode: ${completionTokens} tokens${speed(decoded, decodeSeconds)}`]),
+    `Decode: ${completionTokens} tokens${speed(decoded, decodeSeconds)}`,
   ];
 }
 

@@ -43,20 +43,30 @@ export interface AnswerStatistics {
   readonly isStopped: boolean;
 }
 
+/** Takes what is asked and answered, as JSON. */
+export type ConversationLog = (title: "Request" | "Response" | "Error response", text: string) => void;
+
 const SAFE_BITS = 53;
 
 export class Conversation {
   readonly #model: ServedModel;
   readonly #options: ConversationOptions;
   readonly #now: () => number;
+  readonly #log: ConversationLog;
   #messages: ChatMessage[];
   #sampling: Sampling;
   #answers = 0n;
 
   /** @param now milliseconds of a clock that only goes forward */
-  constructor(model: ServedModel, options: ConversationOptions, now: () => number = () => performance.now()) {
+  constructor(
+    model: ServedModel,
+    options: ConversationOptions,
+    log: ConversationLog = () => {},
+    now: () => number = () => performance.now(),
+  ) {
     this.#model = model;
     this.#options = options;
+    this.#log = log;
     this.#now = now;
     this.#messages = this.#opening();
     this.#sampling = { temperature: options.temperature, topK: options.topK, topP: options.topP };
@@ -96,9 +106,11 @@ export class Conversation {
   ): Promise<AnswerStatistics> {
     const before = this.#messages.length;
     this.#messages.push({ role: "user", content: question });
+    this.#log("Request", this.#shown({ messages: this.#messages, ...this.#sampling }));
     try {
       return await this.#answer(signal, onPiece);
     } catch (error) {
+      this.#log("Error response", error instanceof Error ? error.message : String(error));
       this.#messages.length = before;
       throw error;
     }
@@ -109,8 +121,10 @@ export class Conversation {
     const plan = planText(this.#model, this.#request());
     const promptTokens = plan.choices[0]?.prompt.tokens.length ?? 0;
     let usage: Usage = { promptTokens, completionTokens: 0, cachedTokens: 0 };
+    const generatedBefore = this.#generatedTokens();
     let firstMs: number | undefined;
     let content = "";
+    let thoughts = "";
     let isStopped = false;
     const receive = (event: TextEvent): void => {
       if (event.type === "usage") usage = event.usage;
@@ -118,6 +132,7 @@ export class Conversation {
       firstMs ??= this.#now();
       const part = event.type === "text" ? "content" : "reasoning";
       if (part === "content") content += event.text;
+      else thoughts += event.text;
       if (event.text !== "") onPiece({ part, text: event.text });
     };
     try {
@@ -125,8 +140,13 @@ export class Conversation {
     } catch (error) {
       if (!signal.aborted) throw error;
       isStopped = true;
+      // The engine has no other conversation: what it generated meanwhile is this answer.
+      const completionTokens = this.#generatedTokens() - generatedBefore;
+      usage = { ...usage, completionTokens };
     }
     this.#messages.push({ role: "assistant", content });
+    const choice = { content, ...(thoughts === "" ? {} : { reasoning: thoughts }) };
+    this.#log("Response", this.#shown({ stopped: isStopped, usage, choices: [choice] }));
     const endedMs = this.#now();
     return {
       usage,
@@ -162,6 +182,14 @@ export class Conversation {
       logprobs: -1,
       echo: false,
     };
+  }
+
+  #generatedTokens(): number {
+    return this.#model.engine.statistics().generatedTokens;
+  }
+
+  #shown(fields: object): string {
+    return JSON.stringify({ model: this.#model.id, ...fields });
   }
 
   #opening(): ChatMessage[] {

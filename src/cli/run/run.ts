@@ -1,8 +1,11 @@
 /** `run`: loads a model in an engine process and talks with it, or answers the one question of `--input`. */
 
 import type { Resolution } from "../../config/resolve.ts";
+import { MistralError } from "../../errors.ts";
+import { logBlock } from "../../server/request-log.ts";
 import { hubEnvironment } from "../hub-environment.ts";
 import { openLog } from "../log.ts";
+import { requestLogFile } from "../request-log-file.ts";
 import { loadServedModel } from "../serve/load-model.ts";
 import { formatBytes, formatDuration } from "../units.ts";
 import { AnswerView } from "./answer-view.ts";
@@ -13,20 +16,33 @@ import { chatInTerminal } from "./terminal-chat.ts";
 export async function run({ settings, sources, warnings }: Resolution): Promise<void> {
   const log = openLog(settings, true);
   for (const warning of warnings) log.write("warning", warning);
+  const append = settings.requestLog === undefined ? undefined : requestLogFile(settings.requestLog);
   // One conversation is one sequence, unless somebody wants otherwise.
   const isDefault = sources.sequencesMax.kind === "default";
   const sequencesMax = isDefault ? 1 : settings.sequencesMax;
   const { served, engine } = await loadServedModel({ ...settings, sequencesMax }, log);
-  const conversation = new Conversation(served, {
-    system: settings.systemPrompt,
-    maxTokens: settings.tokensMax,
-    temperature: settings.temperature,
-    topK: settings.topK,
-    topP: settings.topP,
-    seed: settings.seed,
-    thinking: settings.thinking,
-    effort: settings.reasoningEffort,
-  });
+  if (served.chatTemplate === undefined) {
+    await engine.close();
+    throw new MistralError(
+      "invalid_configuration",
+      `${served.id} has no chat template, without which it cannot converse; give one with --chat-template FILE.jinja`,
+      { parameter: "--chat-template" },
+    );
+  }
+  const conversation = new Conversation(
+    served,
+    {
+      system: settings.systemPrompt,
+      maxTokens: settings.tokensMax,
+      temperature: settings.temperature,
+      topK: settings.topK,
+      topP: settings.topP,
+      seed: settings.seed,
+      thinking: settings.thinking,
+      effort: settings.reasoningEffort,
+    },
+    append === undefined ? undefined : (title, text) => append(logBlock(title, text)),
+  );
   try {
     if (settings.input !== undefined) await answerOnce(conversation, settings.input);
     else {

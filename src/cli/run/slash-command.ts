@@ -42,17 +42,29 @@ export function parseLine(line: string): Line {
         ? mistake("/system needs a text behind it")
         : { kind: "system", text: text.slice(command.length).trim() };
     case "/temperature":
-      return sampling(command, rest, "temperature", (value) => value >= 0 && value <= 2, "from 0.0 to 2.0");
+      return sampling(
+        command,
+        rest,
+        "temperature",
+        (value) => value >= 0 && value <= 2,
+        "a number from 0.0 to 2.0",
+      );
     case "/topk":
       return sampling(
         command,
         rest,
         "topK",
         (value) => Number.isSafeInteger(value) && value > 0,
-        "that is whole and above 0",
+        "a whole number above 0",
       );
     case "/topp":
-      return sampling(command, rest, "topP", (value) => value > 0 && value <= 1, "above 0 and at most 1");
+      return sampling(
+        command,
+        rest,
+        "topP",
+        (value) => value > 0 && value <= 1,
+        "a number above 0 and at most 1",
+      );
     default: {
       const names = SLASH_COMMANDS.map(([name]) => name);
       return mistake(`${command} is no command${didYouMean(command, names)}; /help lists them`);
@@ -70,7 +82,7 @@ function sampling(
   const value = text === "" ? Number.NaN : Number(text);
   if (!isAllowed(value)) {
     const found = text === "" ? "nothing" : JSON.stringify(text);
-    return mistake(`${command} needs a number ${allowed}; it has ${found}`);
+    return mistake(`${command} needs ${allowed}; it has ${found}`);
   }
   return { kind: "sampling", change: { [key]: value }, shown: `${command.slice(1)} is ${value}` };
 }

@@ -7,7 +7,8 @@ import type { Settings } from "../../config/settings.ts";
 import { ProcessEngine } from "../../engine/engine-client.ts";
 import type { ServedModel } from "../../server/served-model.ts";
 import type { ResolvedModel } from "../../weights/resolve.ts";
-import { fetchModel } from "../fetch-model.ts";
+import { describeTokenizer } from "../debug-tokenizer.ts";
+import { fetchModel, fetchTokenizer } from "../fetch-model.ts";
 import type { Log } from "../log.ts";
 import type { Placement } from "../memory-plan.ts";
 import { prepareModel } from "../prepare-model.ts";
@@ -38,6 +39,7 @@ export async function loadServedModel(
   { id, reservedBytes = 0, onEngineFailed }: LoadOptions = {},
 ): Promise<LoadedServedModel> {
   const resolved = await fetchModel(settings, log);
+  const files = { ...settings, tokenizerFolder: await fetchTokenizer(settings) };
   const { options, placement, tellPlan } = prepareModel(resolved, settings, log, reservedBytes);
   const starting = ProcessEngine.start({
     model: options,
@@ -48,12 +50,14 @@ export async function loadServedModel(
     queueTimeoutMs: milliseconds(settings.queueTimeoutSeconds),
     name: id ?? resolved.id,
     log: (line) => log.write("warning", line),
+    onStepTrace: settings.debug ? (line) => log.write("debug", line) : undefined,
     ...(onEngineFailed === undefined ? {} : { onFailed: onEngineFailed }),
   });
   try {
     tellPlan();
     const { loadText } = await import("./load-text.ts");
-    const { chatTemplateFrom, ...text } = loadText(resolved.checkpointPath, settings);
+    const { chatTemplateFrom, ...text } = loadText(resolved.checkpointPath, files);
+    if (settings.debug) log.table("info", describeTokenizer(text.tokenizer));
     const engine = await starting;
     const created = Math.floor(Date.now() / 1000);
     const seeds = settings.seed === undefined ? {} : { drawSeed: seedSource(settings.seed) };
@@ -80,9 +84,10 @@ export async function describeServedModel(
   id: string | undefined,
 ): Promise<ServedModel> {
   const resolved = await fetchModel(settings, log);
+  const files = { ...settings, tokenizerFolder: await fetchTokenizer(settings) };
   const { options, placement } = prepareModel(resolved, settings, log);
   const { loadText } = await import("./load-text.ts");
-  const { chatTemplateFrom: _, ...text } = loadText(resolved.checkpointPath, settings);
+  const { chatTemplateFrom: _, ...text } = loadText(resolved.checkpointPath, files);
   const created = Math.floor(Date.now() / 1000);
   return { id: id ?? resolved.id, created, engine: new AbsentEngine(options, placement), ...text };
 }

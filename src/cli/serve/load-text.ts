@@ -30,6 +30,8 @@ export interface TextFiles extends TemplateFiles {
 }
 
 export interface TemplateFiles {
+  /** Another model's, whose tokenizer and template are used unless a file is named. */
+  readonly tokenizerFolder?: string | undefined;
   readonly chatTemplate: string | undefined;
   /** The stronger of the two. */
   readonly jinjaExplicit: string | undefined;
@@ -51,7 +53,7 @@ const END_OF_TURN_TEXTS = [
 /** Throws MistralError for malformed files, unknown tokenizers and templates that cannot be used. */
 export function loadText(checkpointPath: string, files: TextFiles): ModelText {
   const checkpoint = openCheckpoint(checkpointPath);
-  const tokenizer = loadTokenizer(checkpoint, files.tokenizerFile);
+  const tokenizer = loadTokenizer(checkpoint, files);
   const template = loadTemplate(checkpoint, tokenizer, files);
   return {
     tokenizer,
@@ -62,8 +64,9 @@ export function loadText(checkpointPath: string, files: TextFiles): ModelText {
   };
 }
 
-function loadTokenizer(checkpoint: Checkpoint, file: string | undefined): Tokenizer {
-  if (file !== undefined) return tokenizerFromFolder(dirname(file));
+function loadTokenizer(checkpoint: Checkpoint, { tokenizerFile, tokenizerFolder }: TextFiles): Tokenizer {
+  const folder = tokenizerFile === undefined ? tokenizerFolder : dirname(tokenizerFile);
+  if (folder !== undefined) return tokenizerFromFolder(folder);
   return checkpoint.format === "gguf"
     ? tokenizerFromGguf(checkpoint.metadata)
     : tokenizerFromFolder(checkpoint.folder);
@@ -86,6 +89,7 @@ function loadTemplate(
     file: files.chatTemplate,
     // Files that happen to lie beside a GGUF file may belong to another model.
     ...(checkpoint.format === "gguf" ? { ggufMetadata: checkpoint.metadata } : { folder: checkpoint.folder }),
+    ...(files.tokenizerFolder === undefined ? {} : { folder: files.tokenizerFolder }),
   });
   if (found === undefined) return undefined;
   const { bosText, eosText, unkText } = tokenizer;

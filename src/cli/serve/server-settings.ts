@@ -1,6 +1,6 @@
 /** The server's settings out of those of the command line: keys, origins, certificate, log. */
 
-import { appendFileSync, readFileSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import type { Settings } from "../../config/settings.ts";
 import { MistralError } from "../../errors.ts";
 import { isPublicHost } from "../../server/access.ts";
@@ -11,8 +11,7 @@ import { CorsPolicy } from "../../server/cors.ts";
 import type { TlsFiles } from "../../server/listen.ts";
 import type { Tracing } from "../../server/tracing.ts";
 import type { Log } from "../log.ts";
-
-const OWNER_ONLY = 0o600;
+import { requestLogFile } from "../request-log-file.ts";
 
 /** Throws invalid_configuration for keys and origins that cannot be. */
 export function serverSettings(settings: Settings, log: Log): ServerSettings {
@@ -29,27 +28,9 @@ export function serverSettings(settings: Settings, log: Log): ServerSettings {
     cors: new CorsPolicy(settings.corsOrigins ?? []),
     ...(keys.length === 0 ? {} : { apiKeys: new KeyRing(keys) }),
     ...(settings.accessLogDisabled ? {} : { accessLog: accessLogSettings(settings, log) }),
-    ...(settings.requestLog === undefined ? {} : { requestLog: appender(settings.requestLog) }),
+    ...(settings.requestLog === undefined ? {} : { requestLog: requestLogFile(settings.requestLog) }),
     log: (level, message, cause) => log.write(level, message, cause),
   };
-}
-
-/** Appends to a file that only its owner may read: it holds what people wrote. Throws invalid_configuration. */
-function appender(path: string): (block: string) => void {
-  const append = (text: string): void => appendFileSync(path, text, { mode: OWNER_ONLY });
-  try {
-    append("");
-  } catch (cause) {
-    throw new MistralError(
-      "invalid_configuration",
-      `--log ${path} cannot be written: ${(cause as Error).message}`,
-      {
-        parameter: "--log",
-        cause,
-      },
-    );
-  }
-  return append;
 }
 
 /** Begins to trace when a collector is named; only then is the library for it loaded. */

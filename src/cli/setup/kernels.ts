@@ -1,7 +1,8 @@
 /**
  * Builds the kernel libraries with Zig when their sources changed. The first start builds only the
- * instruction-set level of this machine; `build --all` builds every level. A stamp beside the libraries holds
- * the hash of everything they were built from, so a second start only hashes the sources.
+ * instruction-set level of this machine, and the CUDA library where there is a CUDA driver; `build --all` builds
+ * every level, and CUDA wherever it can exist. A stamp beside the libraries holds the hash of everything they were
+ * built from, so a second start only hashes the sources.
  */
 
 import {
@@ -15,6 +16,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { join, relative } from "node:path";
+import { hasCudaDriver } from "../../backend/cuda-driver.ts";
 import { supportedInstructionSets } from "../../backend/instruction-set.ts";
 import { MistralError } from "../../errors.ts";
 import { formatBytes } from "../units.ts";
@@ -25,10 +27,12 @@ import { runTool } from "./tool.ts";
 export type KernelLevels = "native" | "all";
 
 interface KernelStamp {
-  /** Hash of what the libraries were built from. */
+  /** Hash of what the CPU libraries were built from. */
   readonly sources: string;
   /** The level that was built, or "all". */
   readonly levels: string;
+  /** Hash of what the CUDA library was built from besides; null when it was not built. */
+  readonly cudaSources: string | null;
   readonly libraries: readonly string[];
 }
 
@@ -36,6 +40,10 @@ const STAMP = ".kernels.json";
 const LIBRARY = /^(lib)?mistral_.*\.(so|dylib|dll)$/;
 /** Everything the libraries are made of; the generated op table lies in kernels/ too. */
 const SOURCES = ["kernels", "build.zig", "build.zig.zon"];
+/** Of these, what only the CUDA library is made of. */
+const CUDA_SOURCES = ["kernels/cuda", "kernels/cuda.zig"];
+/** What else decides how the CUDA kernels come out (`kernels/cuda/build.zig`). */
+const CUDA_VARIABLES = ["CUDA_HOME", "NVCC_CCBIN", "CUDA_NVCC_FLAGS", "CUDA_COMPUTE_CAP"];
 
 /** Whether libraries for these levels exist and were built from the present sources. */
 export function kernelsCurrent(root: string, levels: KernelLevels): boolean {
@@ -47,6 +55,7 @@ export function kernelsCurrent(root: string, levels: KernelLevels): boolean {
     return false;
   }
   if (stamp.levels !== "all" && stamp.levels !== levelsToBuild(levels)) return false;
+  if (wantsCuda(levels) && stamp.cudaSources !== hashCudaSources(root)) return false;
   if (!stamp.libraries.every((library) => existsSync(join(libraries, library)))) return false;
   return stamp.sources === hashSources(root);
 }
@@ -55,17 +64,23 @@ export function kernelsCurrent(root: string, levels: KernelLevels): boolean {
 export async function buildKernels(root: string, levels: KernelLevels, output: SetupOutput): Promise<void> {
   const zig = zigExecutable(root);
   const sources = hashSources(root);
+  const cudaSources = wantsCuda(levels) ? hashCudaSources(root) : null;
   const wanted = levelsToBuild(levels);
+  const cuda = cudaSources !== null;
   // Of this process alone: a compiler that outlives an interrupted set-up must not write among our files.
   const prefix = join(root, "zig-out", `.new-${process.pid}`);
   removeAbandonedBuilds(root);
   const step = new SetupStep(
     output,
     "kernels",
-    `compiling ${wanted === "all" ? "every instruction-set level" : wanted} with Zig ${zigVersion(root)}`,
-    () => (wanted === "all" ? `${listLibraries(join(prefix, "lib")).length} levels ready` : "compiling"),
+    `compiling ${wanted === "all" ? "every instruction-set level" : wanted}${cuda ? " and CUDA" : ""} with Zig ${zigVersion(root)}`,
+    () => (wanted === "all" ? `${listLibraries(join(prefix, "lib")).length} libraries ready` : "compiling"),
   );
-  const options = ["--release", ...(wanted === "all" ? [] : [`-Dlevels=${wanted}`])];
+  const options = [
+    "--release",
+    ...(wanted === "all" ? [] : [`-Dlevels=${wanted}`]),
+    ...(cuda ? ["-Dcuda=auto"] : []),
+  ];
   const command = [zig, "build", ...options, "--prefix", prefix, "--color", "off"];
   const { status, stdout, stderr } = await runTool(command, root);
   const built = listLibraries(join(prefix, "lib"));
@@ -75,17 +90,35 @@ export async function buildKernels(root: string, levels: KernelLevels, output: S
   }
   const bytes = built.reduce((sum, library) => sum + statSync(join(prefix, "lib", library)).size, 0);
   step.done(`${built.map(levelOfLibrary).join(", ")}: ${formatBytes(bytes)}`);
-  replaceLibraries(root, prefix, { sources, levels: wanted, libraries: built });
+  replaceLibraries(root, prefix, { sources, levels: wanted, cudaSources, libraries: built });
 }
 
-/** SHA-256 over names and contents of everything the libraries depend on, the compiler's version included. */
+/** SHA-256 over names and contents of everything the CPU libraries depend on, the compiler's version included. */
 function hashSources(root: string): string {
+  const apart = CUDA_SOURCES.map((source) => join(root, source));
+  const isShared = (file: string) => !apart.some((path) => file === path || file.startsWith(`${path}/`));
+  return hashFiles(root, SOURCES, zigVersion(root), isShared);
+}
+
+/** The same over what the CUDA library depends on besides: its sources, and how it is asked to be compiled. */
+function hashCudaSources(root: string): string {
+  const variables = CUDA_VARIABLES.map((name) => `${name}=${process.env[name] ?? ""}`).join("\n");
+  return hashFiles(root, CUDA_SOURCES, variables, () => true);
+}
+
+function hashFiles(
+  root: string,
+  sources: readonly string[],
+  first: string,
+  counts: (file: string) => boolean,
+): string {
   const hash = new Bun.CryptoHasher("sha256");
-  hash.update(zigVersion(root));
-  for (const source of SOURCES) {
+  hash.update(first);
+  for (const source of sources) {
     const path = join(root, source);
     if (!existsSync(path)) continue;
     for (const file of statSync(path).isDirectory() ? listFiles(path) : [path]) {
+      if (!counts(file)) continue;
       hash.update(relative(root, file));
       hash.update(readFileSync(file));
     }
@@ -112,7 +145,7 @@ function zigVersion(root: string): string {
 }
 
 /** The compiler itself; the package's own launcher needs Node, which may not be there. */
-function zigExecutable(root: string): string {
+export function zigExecutable(root: string): string {
   const name = process.platform === "win32" ? "zig.exe" : "zig";
   const path = join(root, "node_modules", "@zigc", `${process.platform}-${process.arch}`, "bin", name);
   if (existsSync(path)) return path;
@@ -167,6 +200,11 @@ function removeAbandonedBuilds(root: string): void {
 
 function levelOfLibrary(library: string): string {
   return library.replace(/^(lib)?mistral_/, "").replace(/\.(so|dylib|dll)$/, "");
+}
+
+/** Compiling for a device that is not there would only make a first start slower. */
+function wantsCuda(levels: KernelLevels): boolean {
+  return levels === "all" ? process.platform === "linux" : hasCudaDriver();
 }
 
 /** The level to name to the build, or "all"; a machine without kernels builds all and is told so at load. */

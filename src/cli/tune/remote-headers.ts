@@ -9,6 +9,7 @@ import { basename, dirname, join } from "node:path";
 import { MistralError } from "../../errors.ts";
 import type { Environment } from "../../weights/cache-paths.ts";
 import { groupGgufFiles, openCheckpoint } from "../../weights/checkpoint.ts";
+import { isGgmlFile } from "../../weights/ggml.ts";
 import { Hub, type HubFile, hubToken } from "../../weights/hub.ts";
 import { chooseModelFiles } from "../../weights/model-files.ts";
 import { NETWORK_TIMING, request } from "../../weights/network.ts";
@@ -86,8 +87,10 @@ async function openRemote(
   const largest = Math.max(...names.map((name) => sizeOf(source, name)));
   for (let bytes = source.firstBytes; ; bytes *= GROWTH) {
     for (const name of names) await fetchStart(source, name, bytes);
+    const path = open === undefined ? source.folder : join(source.folder, open);
+    if (open !== undefined && bytes < largest) refuseGgml(path, open);
     try {
-      const checkpoint = openCheckpoint(open === undefined ? source.folder : join(source.folder, open));
+      const checkpoint = openCheckpoint(path);
       if (bytes >= largest || headersEndBefore(checkpoint, bytes)) return checkpoint;
     } catch (error) {
       // What was not fetched reads as zeros; only the whole file can be malformed.
@@ -95,6 +98,15 @@ async function openRemote(
       if (!isMalformed || bytes >= largest) throw error;
     }
   }
+}
+
+/** The headers of a GGML file stand between its tensors, so that there is no telling them from its start. */
+function refuseGgml(path: string, name: string): void {
+  if (!isGgmlFile(path)) return;
+  throw new MistralError(
+    "unsupported_model",
+    `${name} is a GGML file, whose tensors are known only when all of it is here; download it and give its path with --quantized-file`,
+  );
 }
 
 /** The data of a file begins where its header ends. */

@@ -1,7 +1,9 @@
-/** Variables that the building of kernels reads. */
+/** Variables that the building of kernels reads, which the first start does too. */
 
 import type { SettingDeclaration } from "../types.ts";
-import { FALSY, NO_CUDA, NO_METAL } from "./common.ts";
+import { FALSY, LOADING, NO_CUDA, NO_METAL } from "./common.ts";
+
+const BUILDING = ["build", ...LOADING] as const;
 
 export const BUILD_SETTINGS = {
   metalPrecompile: {
@@ -10,7 +12,7 @@ export const BUILD_SETTINGS = {
     default: true,
     description: "Compile Metal kernels when building instead of at their first use",
     group: "Build",
-    commands: ["build"],
+    commands: BUILDING,
     notBuilt: NO_METAL,
   },
   metalPlatforms: {
@@ -23,7 +25,7 @@ export const BUILD_SETTINGS = {
     unsetText: "all",
     description: "Systems for which Metal kernels are compiled",
     group: "Build",
-    commands: ["build"],
+    commands: BUILDING,
     notBuilt: NO_METAL,
   },
   nvccHostCompiler: {
@@ -32,7 +34,7 @@ export const BUILD_SETTINGS = {
     unsetText: "nvcc's own choice",
     description: "Host compiler that nvcc uses",
     group: "Build",
-    commands: ["build"],
+    commands: BUILDING,
     notBuilt: NO_CUDA,
   },
   nvccFlags: {
@@ -41,7 +43,7 @@ export const BUILD_SETTINGS = {
     unsetText: "none",
     description: "Further flags for nvcc",
     group: "Build",
-    commands: ["build"],
+    commands: BUILDING,
     notBuilt: NO_CUDA,
   },
   cudaComputeCapability: {
@@ -50,7 +52,7 @@ export const BUILD_SETTINGS = {
     unsetText: "that of the device in this machine",
     description: "Compute capability to compile for, such as 80 or 90",
     group: "Build",
-    commands: ["build"],
+    commands: BUILDING,
     notBuilt: NO_CUDA,
   },
 } as const satisfies Record<string, SettingDeclaration>;

@@ -33,10 +33,10 @@ export const COMMAND_SETTINGS = {
   },
   batch: {
     flag: "--batch",
-    type: { kind: "integer", min: 1, max: 4096 },
-    default: 1,
+    type: { kind: "integers", min: 1, max: 4096 },
+    default: [1],
     unit: "sequences",
-    description: "Sequences that generate together",
+    description: "Sequences that generate together; several numbers give rows each",
     group: "Benchmark",
     commands: ["bench"],
   },
@@ -63,7 +63,7 @@ export const COMMAND_SETTINGS = {
     default: false,
     description: "Print JSON on stdout instead of a table",
     group: "Report",
-    commands: ["bench", "tune", "doctor", "config explain", "cache list"],
+    commands: ["bench", "bench-kernels", "tune", "doctor", "config explain", "cache list"],
   },
   depth: {
     flag: "--depth",
@@ -74,11 +74,12 @@ export const COMMAND_SETTINGS = {
     group: "Benchmark",
     commands: ["bench"],
   },
-  peer: {
-    flag: "--peer",
-    type: { kind: "path" },
-    unsetText: "none",
-    description: "llama-bench of llama.cpp, to measure the same GGUF file beside",
+  against: {
+    flag: "--against",
+    type: { kind: "choice", choices: ["llama.cpp"] },
+    unsetText: "nothing",
+    description:
+      "Measure another engine by turns on the same GGUF file: a prompt of each --prompt-len, tokens behind each --depth by each --batch, whole processes; llama.cpp is installed into the cache when it is first asked for",
     group: "Benchmark",
     commands: ["bench"],
   },

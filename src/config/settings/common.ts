@@ -9,6 +9,9 @@ export const CHATTING = ["serve", "run"] as const;
 /** Commands that load a model. */
 export const LOADING = ["serve", "run", "bench"] as const;
 
+/** Commands that compute, with a model or without. */
+export const COMPUTING = [...LOADING, "bench-kernels"] as const;
+
 /** Commands that find a model, loaded or not. */
 export const FINDING = ["serve", "run", "bench", "tune", "quantize"] as const;
 
@@ -16,7 +19,7 @@ export const FINDING = ["serve", "run", "bench", "tune", "quantize"] as const;
 export const CACHING = [...FINDING, "doctor", "cache list", "cache delete", "login"] as const;
 
 /** Commands that tell what they do in a log. */
-export const LOGGING = [...FINDING, "doctor"] as const;
+export const LOGGING = [...FINDING, "doctor", "bench-kernels"] as const;
 
 export const TRUTHY = ["1", "true", "yes", "on"] as const;
 export const FALSY = ["0", "false", "no", "off"] as const;
@@ -25,7 +28,7 @@ export const COUNT_MAX = 2 ** 31 - 1;
 
 /** Reasons why settings have no effect yet. */
 export const NO_CUDA = { because: "there is no CUDA backend" } as const;
-export const NO_METAL = { because: "there is no Metal backend" } as const;
+export const NO_METAL = { because: "there are no Metal kernels in this build" } as const;
 export const NO_NODES = { because: "running on several nodes is not built" } as const;
 export const NO_DEVICES = { because: "the only device is the processor" } as const;
 export const NO_QUANTISER = { because: "quantising a model is not built", refused: true } as const;

@@ -1,7 +1,7 @@
 /** Settings of what computes: threads, batch and KV cache. */
 
 import type { SettingDeclaration } from "../types.ts";
-import { CHATTING, COUNT_MAX, LOADING, NO_CUDA, NO_DEVICES, SERVING } from "./common.ts";
+import { CHATTING, COMPUTING, COUNT_MAX, LOADING, NO_CUDA, NO_DEVICES, SERVING } from "./common.ts";
 
 export const ENGINE_SETTINGS = {
   threads: {
@@ -13,7 +13,7 @@ export const ENGINE_SETTINGS = {
     unit: "threads",
     description: "Threads that compute",
     group: "Engine",
-    commands: LOADING,
+    commands: COMPUTING,
   },
   instructionSet: {
     flag: "--instruction-set",
@@ -23,7 +23,7 @@ export const ENGINE_SETTINGS = {
     unsetText: "the best of this processor",
     description: "Kernel library to use, such as x86_64_v3 or arm64_dotprod",
     group: "Engine",
-    commands: LOADING,
+    commands: COMPUTING,
   },
   forceAvx2: {
     environment: ["MISTRALRS_FORCE_AVX2"],
@@ -31,7 +31,7 @@ export const ENGINE_SETTINGS = {
     default: false,
     description: "Do not use AVX-512: the same as --instruction-set x86_64_v3",
     group: "Engine",
-    commands: LOADING,
+    commands: COMPUTING,
   },
   repack: {
     flag: "--repack",
@@ -42,7 +42,7 @@ export const ENGINE_SETTINGS = {
     description:
       "Copy quantised weights into a layout that computes several times faster; auto: when the copy takes at most half of the free memory; off: only map the file",
     group: "Engine",
-    commands: LOADING,
+    commands: COMPUTING,
   },
   sequencesMax: {
     flag: "--max-seqs",

@@ -22,7 +22,7 @@ export const MODEL_SETTINGS = {
     toml: ["models.format.quantized_file"],
     type: { kind: "text" },
     unsetText: "chosen from the model's files",
-    description: "GGUF file: a local path or the name of a file of the model",
+    description: "GGUF or GGML file: a local path or the name of a file of the model",
     group: "Model",
     commands: FINDING,
   },
@@ -146,10 +146,10 @@ export const MODEL_SETTINGS = {
     toml: ["models.format.format"],
     type: { kind: "choice", choices: ["plain", "gguf", "ggml"] },
     unsetText: "found out from the files",
-    description: "Format that the weights must have; plain is safetensors",
+    description:
+      "Format that the weights must have: plain is safetensors, ggml what llama.cpp wrote before GGUF",
     group: "Model",
     commands: FINDING,
-    notBuilt: { because: "GGML files are not read", except: ["plain", "gguf"], refused: true },
   },
   tokenizerFile: {
     flag: "--tokenizer",
@@ -167,13 +167,9 @@ export const MODEL_SETTINGS = {
     toml: ["models.format.tok_model_id"],
     type: { kind: "text" },
     unsetText: "the model itself",
-    description: "Repository to take tokenizer, configuration and template from",
+    description: "Hugging Face id or folder to take the tokenizer and the chat template from",
     group: "Model",
     commands: CHATTING,
-    notBuilt: {
-      because: "the tokenizer of another repository is not fetched; --tokenizer names a file",
-      refused: true,
-    },
   },
   architecture: {
     flag: "--arch",
@@ -209,11 +205,11 @@ export const MODEL_SETTINGS = {
     flag: "--gqa",
     toml: ["models.format.gqa"],
     type: { kind: "integer", min: 1, max: COUNT_MAX },
-    default: 1,
-    description: "Query heads per key/value head of a GGML file",
+    unsetText: "what the file's tensors say",
+    description:
+      "Query heads for each key/value head of a GGML file; one that the file does not have is an error",
     group: "Model",
     commands: LOADING,
-    notBuilt: { because: "GGML files are not read", refused: true },
   },
   hubTokenSource: {
     flag: "--token-source",

@@ -1,7 +1,7 @@
 /** Settings of the HTTP server: addresses, who may call, what is logged. */
 
 import type { SettingDeclaration } from "../types.ts";
-import { COUNT_MAX, LOGGING, SERVING } from "./common.ts";
+import { CHATTING, COUNT_MAX, LOGGING, SERVING } from "./common.ts";
 
 export const SERVER_SETTINGS = {
   host: {
@@ -177,7 +177,8 @@ export const SERVER_SETTINGS = {
     environment: ["MISTRALRS_DEBUG"],
     type: { kind: "switch", on: { containing: "1" } },
     default: false,
-    description: "Verbose log, and the tensors of a GGUF file listed in mistralrs_gguf_tensors.txt",
+    description:
+      "Verbose log with every step and the tokenizer, and the tensors of a GGUF or GGML file listed in mistralrs_gguf_tensors.txt or mistralrs_ggml_tensors.txt",
     group: "Logging",
     commands: LOGGING,
   },
@@ -198,7 +199,7 @@ export const SERVER_SETTINGS = {
     unsetText: "none",
     description: "File to which every request and response is appended, prompts and all",
     group: "Logging",
-    commands: SERVING,
+    commands: CHATTING,
   },
   otlpEndpoint: {
     flag: "--otlp-endpoint",

@@ -1,7 +1,6 @@
-/** `bench` as a process: several lengths and depths, and a peer that stands in for llama-bench. */
+/** `bench` as a process: several lengths, depths and batches. */
 
 import { expect, test } from "bun:test";
-import { chmodSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { BenchReport } from "../../../src/cli/bench/report.ts";
 import { readGolden, writeGgufTwin } from "../../reference/tiny-checkpoint.ts";
@@ -40,45 +39,17 @@ test("several prompts and depths are a report each", async () => {
   expect(table.stdout).toMatch(/Decode \(4 tokens @ d20\) +\d/);
 }, 60_000);
 
-test("a peer does the same work after it, at the same depths", async () => {
-  const calls = join(folder, "calls.txt");
-  const peer = join(folder, "llama-bench");
-  // Prints what llama-bench prints for a test, of the figures that are read.
-  writeFileSync(
-    peer,
-    `#!/bin/sh
-echo "$@" >> ${calls}
-echo '[{ "model_filename": "x", "n_prompt": 4, "n_gen": 0, "avg_ts": 1.5, "samples_ts": [ 30.0, 10.0 ] }]'
-`,
-  );
-  chmodSync(peer, 0o755);
-  const { status, stdout } = await runCommand([
-    ...BENCH,
-    "--prompt-len",
-    "4",
-    "--depth",
-    "8",
-    "--peer",
-    peer,
-    "--json",
-  ]);
+test("several batches are a report each", async () => {
+  const { status, stdout } = await runCommand([...BENCH, "--prompt-len", "4", "--batch", "1,3", "--json"]);
   expect(status).toBe(0);
-  expect((JSON.parse(stdout) as BenchReport).peer).toEqual({
-    name: "llama.cpp",
-    prefill_tokens_per_s: 20,
-    decode_tokens_per_s: 20,
-  });
-  const common = `-m ${gguf} -t 1 -r 2 -ngl 0 -o json`;
-  expect(readFileSync(calls, "utf8")).toBe(`${common} -p 4 -n 0 -d 8\n${common} -p 0 -n 4 -d 12\n`);
+  expect((JSON.parse(stdout) as BenchReport[]).map(({ batch }) => batch)).toEqual([1, 3]);
 }, 60_000);
 
-test("a peer that is not there, or cannot do the work, is told before anything runs", async () => {
-  const missing = await runCommand([...BENCH, "--peer", join(folder, "nowhere")]);
-  expect(missing).toMatchObject({ status: 2, stdout: "" });
-  expect(missing.stderr).toContain("there is no such program");
-  const batch = await runCommand([...BENCH, "--peer", "sh", "--batch", "2"]);
-  expect(batch.stderr).toContain("it measures one sequence, not --batch 2");
-  const failing = await runCommand([...BENCH, "--prompt-len", "4", "--peer", "false"]);
-  expect(failing.status).toBe(2);
-  expect(failing.stderr).toContain("ended with status 1");
+test("what the context or the pool does not hold is refused before anything runs", async () => {
+  const long = await runCommand([...BENCH, "--prompt-len", "100000", "--depth", "8"]);
+  expect(long).toMatchObject({ status: 2, stdout: "" });
+  expect(long.stderr).toContain("--depth 8, --prompt-len 100000 and --gen-len 4 make 100,012 tokens");
+  const many = await runCommand([...BENCH, "--prompt-len", "100", "--batch", "64", "--pa-memory-mb", "1"]);
+  expect(many.status).not.toBe(0);
+  expect(many.stderr).toContain("64 sequences of 104 tokens need");
 }, 60_000);

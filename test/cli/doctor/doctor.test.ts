@@ -102,6 +102,6 @@ test("an error shows its mark and what to do", async () => {
     checks: [{ name: "kernels_load", status: "error", message: "They do not.", suggestion: "Build them." }],
   };
   expect(doctorText(broken, false)).toContain("[ERROR] ❌ kernels_load: They do not.\n        Build them.\n");
-  expect(doctorText(broken, false)).toContain("0 passed, 0 warnings, 1 errors");
+  expect(doctorText(broken, false)).toContain("0 passed, 0 warnings, 1 error\n");
   expect(doctorText(broken, true)).toContain("\x1b[1mSystem Checks\x1b[0m");
 });

@@ -1,7 +1,7 @@
 /** Settings seen from outside a running server: its log, its answers, its memory map, its files, its bytes. */
 
 import { describe, expect, test } from "bun:test";
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { SettingReport } from "../../../src/config/explain.ts";
 import { readGolden, writeGgufTwin } from "../../reference/tiny-checkpoint.ts";
@@ -48,6 +48,7 @@ async function statusForLength(port: number, length: number): Promise<string> {
 test("a server without settings has the defaults of mistral.rs", async () => {
   // Where something else has the port, the complaint names the default address.
   if (!isFree(1234)) {
+    console.warn("port 1234 is in use: the defaults were not read from a running server");
     const { stderr } = await runCommand(["serve", ...TINY]);
     expect(stderr).toContain("cannot listen on 0.0.0.0:1234");
     return;
@@ -142,6 +143,26 @@ describe("MISTRALRS_DEBUG", () => {
     expect(lines.length).toBe(Object.keys(golden.parameters).length + 1);
   }, 60_000);
 
+  test("logs every step and the tokenizer of a server, and no text", async () => {
+    const place = join(folder, "debug-steps");
+    mkdirSync(place);
+    const options = { folder: place, environment: { MISTRALRS_DEBUG: "11" } };
+    const { url, log } = await startServing(["serve", ...TINY, ...LOOPBACK], options);
+    await post(url, "/v1/completions", { prompt: "quick", max_tokens: 3, ignore_eos: true });
+    expect(log()).toMatch(/info +tokenizer +\d+ tokens, 3 of them special\n/);
+    expect(log()).toMatch(/info +special tokens +0 "<unk>", 1 "<s>", 2 "<\/s>"\n/);
+    const steps = log().match(/debug +step: .*/g) ?? [];
+    expect(steps.map((line) => line.replace(/.*step/, "step").replace(/, \S+ ms$/, ""))).toEqual([
+      "step: prompts [5], completions []",
+      "step: prompts [], completions [6]",
+      "step: prompts [], completions [7]",
+    ]);
+    for (const line of steps) expect(line).toMatch(/, \d+\.\d ms$/);
+    expect(log()).not.toContain("quick");
+    // Safetensors have no list.
+    expect(readdirSync(place)).toEqual([]);
+  }, 60_000);
+
   test("without one does not", async () => {
     const place = join(folder, "no-debug");
     mkdirSync(place);
@@ -169,6 +190,8 @@ test("what has no effect is said in the start log, never passed over", async () 
     }),
   );
   const environment = {
+    MISTRALRS_METAL_PRECOMPILE: "0",
+    MISTRALRS_METAL_PLATFORMS: "macos",
     MISTRALRS_NO_MLA: "1",
     MISTRALRS_ISQ_SINGLETHREAD: "",
     MISTRALRS_IGPU_MEMORY_FRACTION: "0.5",
@@ -184,6 +207,8 @@ test("what has no effect is said in the start log, never passed over", async () 
     .split("\n")
     .filter((line) => line.includes(" warning "));
   for (const [name, reason] of [
+    ["MISTRALRS_METAL_PRECOMPILE", "no Metal kernels in this build"],
+    ["MISTRALRS_METAL_PLATFORMS", "no Metal kernels in this build"],
     ["MISTRALRS_NO_MLA", "latent attention"],
     ["MISTRALRS_ISQ_SINGLETHREAD", "quantising a model is not built"],
     ["MISTRALRS_IGPU_MEMORY_FRACTION", "no CUDA backend"],
@@ -279,7 +304,7 @@ test("--log appends requests and answers, streams and failures, each block follo
 test("memory: the plan stands before the load, a refusal says what would fit", async () => {
   const { log } = await startServing(["serve", ...TINY, ...LOOPBACK]);
   const rows = log();
-  expect(rows).toMatch(/memory plan +LlamaForCausalLM, 2,048 tokens of context/);
+  expect(rows).toMatch(/memory plan +tiny \(LlamaForCausalLM\), 2,048 tokens of context/);
   expect(rows).toMatch(/weights +\S+ [kM]B, mapped/);
   expect(rows).toMatch(/left +\S+ GB free, \S+ GB left with a full cache/);
   expect(rows.indexOf("memory plan")).toBeLessThan(rows.indexOf("loaded"));

@@ -23,6 +23,7 @@ const BUILD_ZIG = `
 const std = @import("std");
 pub fn build(b: *std.Build) void {
     const levels = b.option([]const u8, "levels", "");
+    _ = b.option([]const u8, "cuda", "");
     const optimize = b.standardOptimizeOption(.{ .preferred_optimize_mode = .ReleaseFast });
     const names: []const []const u8 = if (levels) |level| &.{level} else &.{ "x86_64_v2", "other" };
     for (names) |name| b.installArtifact(b.addLibrary(.{

@@ -11,6 +11,7 @@ import type { Settings } from "../../../src/config/settings.ts";
 import { openCheckpoint } from "../../../src/weights/checkpoint.ts";
 import { readGolden, writeGgufTwin } from "../../reference/tiny-checkpoint.ts";
 import { FakeHub } from "../../support/fake-hub.ts";
+import { writeOldLlama } from "../../support/old-llama.ts";
 import { temporaryFolder } from "../../support/temporary-folder.ts";
 import { writeTinyModel } from "../../support/tiny-model.ts";
 import { runCommand, startServing, stopServersAfterEach } from "../processes.ts";
@@ -199,6 +200,21 @@ describe("a model on the hub", () => {
     expect([...found!.checkpoint.tensors.values()]).toEqual([...whole.tensors.values()]);
     // It stopped at the header, far from the end.
     expect(Number(ranges.at(-1)!.slice("bytes=0-".length))).toBeLessThan(whole.files[0]!.bytes);
+  });
+
+  test("in a GGML file is not fetched whole to be judged; on this machine it is", async () => {
+    const path = join(folder, "old.bin");
+    writeOldLlama(path, "q8_0");
+    hub.repositories.set("owner/old", { commit, files: { "old.bin": padded(path, 2 << 20) } });
+    const remote = await runCommand(["tune", "-m", "owner/old", "-f", "old.bin"], { environment });
+    expect(remote).toMatchObject({ status: 1, stdout: "" });
+    expect(remote.stderr).toContain(
+      "old.bin is a GGML file, whose tensors are known only when all of it is here",
+    );
+    expect(hub.transfersOf("old.bin").map(({ range }) => range)).toEqual(["bytes=0-1048575"]);
+    const local = await runCommand(["tune", "-f", path, "--json"], { environment });
+    const { candidates } = JSON.parse(local.stdout) as TuneReport;
+    expect(candidates[0]).toMatchObject({ isq_name: "Q8_0", stored: true, fit_status: "fits" });
   });
 
   test("that is not there is told; offline it is not asked for", async () => {

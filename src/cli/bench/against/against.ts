@@ -1,0 +1,290 @@
+/**
+ * `bench --against llama.cpp`: both sides on the same file with the same threads, by turns: prompts of each length,
+ * tokens generated behind each depth by each number of sequences, and whole processes. Progress goes to stderr.
+ */
+
+import type { Resolution } from "../../../config/resolve.ts";
+import type { Settings } from "../../../config/settings.ts";
+import { MistralError } from "../../../errors.ts";
+import { loadModel } from "../../../models/load-model.ts";
+import type { LoadedModel } from "../../../models/loaded-model.ts";
+import { fetchModel } from "../../fetch-model.ts";
+import type { Log } from "../../log.ts";
+import { prepareModel } from "../../prepare-model.ts";
+import type { LoaderOptions } from "../../runner-options.ts";
+import { formatDuration } from "../../units.ts";
+import { blocksOf } from "../bench-step.ts";
+import { MachineLimits } from "../machine-limits.ts";
+import { requireRoom } from "../room.ts";
+import { type Cell, type Comparison, comparisonRow, comparisonTable, pairOf } from "./comparison.ts";
+import { installLlama, type LlamaPackage } from "./llama-package.ts";
+import { type LlamaOptions, LlamaProcess } from "./llama-process.ts";
+import { OwnSide } from "./own-side.ts";
+import { StepWork } from "./step-bounds.ts";
+import { type Contest, contest, type Turn } from "./turns.ts";
+import {
+  llamaFirstToken,
+  llamaProcess,
+  type OwnCommand,
+  ownFirstToken,
+  ownProcess,
+} from "./whole-process.ts";
+
+/** A turn of generating is as many steps as the slower side does in about this time, at most as many as asked for. */
+const TURN_SECONDS = 2;
+const TRIAL_STEPS = 4;
+/** Whole processes are short and vary more. */
+const PROCESS_REPETITIONS_MIN = 3;
+
+/** Runs the comparison. Throws MistralError when the model or llama.cpp cannot do what is asked for. */
+export async function benchAgainst({ settings }: Resolution, log: Log): Promise<void> {
+  const resolved = await fetchModel(settings, log);
+  if (!resolved.checkpointPath.endsWith(".gguf")) {
+    throw new MistralError(
+      "invalid_configuration",
+      `--against llama.cpp: it reads GGUF files, not ${resolved.checkpointPath}`,
+      { parameter: "--against" },
+    );
+  }
+  const llama = await installLlama();
+  const sequences = Math.max(...settings.batch);
+  const prepared = prepareModel(
+    resolved,
+    {
+      ...settings,
+      // Where the other side computes too.
+      cpu: true,
+      sequencesMax: sequences,
+      batchedTokensMax: Math.max(settings.batchedTokensMax, sequences),
+    },
+    log,
+  );
+  const { checkpoint, options } = prepared;
+  prepared.tellPlan();
+  const promptTokens = Math.max(...settings.promptLength, ...settings.depth);
+  const totalTokens = promptTokens + settings.generatedLength;
+  const peerOptions: LlamaOptions = {
+    path: options.path,
+    threads: options.threads,
+    sequences,
+    contextLength: totalTokens + 1,
+    kvCacheType: options.kvCacheType,
+  };
+  const model = await loadModel(options);
+  const peer = new LlamaProcess(llama, peerOptions);
+  try {
+    requireRoom(model.limits, {
+      sequences,
+      tokens: totalTokens,
+      blocks: blocksOf(sequences, totalTokens, model.limits.blockSize),
+      what: `--depth or --prompt-len ${promptTokens} and --gen-len ${settings.generatedLength}`,
+    });
+    const { release } = await peer.ready();
+    const room = { sequences, promptTokens, totalTokens, seed: settings.seed ?? 0n };
+    const own = new OwnSide(model, room, () => performance.now());
+    const limits = new MachineLimits({
+      threads: model.info.threads,
+      instructionSet: model.info.instructionSet,
+    });
+    const work = new StepWork(checkpoint, options.kvCacheType);
+    const arena = new Arena(own, peer, settings, log);
+    const prefill = await arena.prefill();
+    const decode = await arena.decode();
+    const rows = [...prefill, ...decode].map(({ cell, result }) => {
+      const bound =
+        cell.phase === "prefill"
+          ? work.prefillBound(limits, cell.tokens)
+          : work.decodeBound(limits, cell.depth + cell.tokens / 2, cell.sequences);
+      return comparisonRow(cell, result, bound);
+    });
+    const flash = prefill.at(-1)!.result.flash;
+    await peer.close();
+    const facts = factsOf(resolved.id, model, settings.repetitions);
+    model.close();
+    const processes = await compareProcesses(llama, peerOptions, ownCommand(options, settings), {
+      promptTokens: Math.max(...settings.promptLength),
+      flash,
+      repetitions: Math.max(settings.repetitions, PROCESS_REPETITIONS_MIN),
+      log,
+    });
+    const contests = [...prefill, ...decode].map(({ result }) => result);
+    const tile = limits.int8TileOpsPerSecond;
+    const comparison: Comparison = {
+      ...facts,
+      peer: { name: "llama.cpp", release, package: llama.name },
+      limits: {
+        read_bytes_per_second: Math.round(limits.readBytesPerSecond(facts.weight_bytes)),
+        f32_ops_per_second: Math.round(limits.opsPerSecond("f32")),
+        int8_dot_ops_per_second: Math.round(limits.int8DotOpsPerSecond),
+        ...(tile === undefined ? {} : { int8_tile_ops_per_second: Math.round(tile) }),
+      },
+      rows,
+      ...processes,
+      disturbed_rounds: contests.reduce((sum, { disturbed }) => sum + disturbed, 0),
+      rounds: contests.reduce((sum, { rounds }) => sum + rounds, 0),
+    };
+    process.stdout.write(settings.json ? `${JSON.stringify(comparison)}\n` : comparisonTable(comparison));
+  } finally {
+    await peer.close();
+    model.close();
+  }
+}
+
+interface Measured {
+  readonly cell: Cell;
+  readonly result: Contest;
+}
+
+class Arena {
+  readonly #own: OwnSide;
+  readonly #peer: LlamaProcess;
+  readonly #settings: Settings;
+  readonly #log: Log;
+
+  constructor(own: OwnSide, peer: LlamaProcess, settings: Settings, log: Log) {
+    this.#own = own;
+    this.#peer = peer;
+    this.#settings = settings;
+    this.#log = log;
+  }
+
+  async prefill(): Promise<Measured[]> {
+    const measured: Measured[] = [];
+    for (const tokens of this.#settings.promptLength) {
+      // A prompt that does not count: pages come into being, threads start.
+      this.#own.prefill(tokens);
+      for (const flash of [true, false]) await this.#peerTurn(flash, () => this.#peer.prefill(tokens));
+      const result = await contest(
+        {
+          own: () => this.#own.prefill(tokens),
+          peer: (flash) => this.#peerTurn(flash, () => this.#peer.prefill(tokens)),
+        },
+        this.#settings.repetitions,
+      );
+      measured.push(this.#tell({ phase: "prefill", tokens, depth: 0, sequences: 1 }, result));
+    }
+    return measured;
+  }
+
+  /** Shallow depths first: what is computed for one is the beginning of the next. */
+  async decode(): Promise<Measured[]> {
+    const measured: Measured[] = [];
+    for (const depth of ascending(this.#settings.depth)) {
+      for (const sequences of ascending(this.#settings.batch)) {
+        const peerTurn = (steps: number, flash: boolean): Promise<Turn> =>
+          this.#peerTurn(flash, () => this.#peer.decode(steps, depth, sequences));
+        const trials = [this.#own.decode(TRIAL_STEPS, depth, sequences)];
+        for (const flash of [true, false]) trials.push((await peerTurn(TRIAL_STEPS, flash)).seconds);
+        const affordable = Math.floor((TURN_SECONDS * TRIAL_STEPS) / Math.max(...trials));
+        const steps = Math.min(this.#settings.generatedLength, Math.max(TRIAL_STEPS, affordable));
+        const result = await contest(
+          {
+            own: () => this.#own.decode(steps, depth, sequences),
+            peer: (flash) => peerTurn(steps, flash),
+          },
+          this.#settings.repetitions,
+        );
+        measured.push(this.#tell({ phase: "decode", tokens: steps, depth, sequences }, result));
+      }
+    }
+    return measured;
+  }
+
+  async #peerTurn(flash: boolean, turn: () => ReturnType<LlamaProcess["prefill"]>): Promise<Turn> {
+    await this.#peer.useFlashAttention(flash);
+    const { seconds, processor_seconds } = await turn();
+    return { seconds, processorSeconds: processor_seconds };
+  }
+
+  #tell(cell: Cell, result: Contest): Measured {
+    const { phase, tokens, depth, sequences } = cell;
+    const shown = (times: readonly number[]): string => times.map((time) => formatDuration(time)).join(", ");
+    this.#log.write(
+      "info",
+      `${phase} of ${tokens} tokens at depth ${depth}, sequences: ${sequences}; ours ${shown(result.own)}; llama.cpp ${shown(result.peer)}`,
+    );
+    return { cell, result };
+  }
+}
+
+interface ProcessWork {
+  readonly promptTokens: number;
+  readonly flash: boolean;
+  readonly repetitions: number;
+  readonly log: Log;
+}
+
+/** Processes of both sides by turns; the first of each fills the system's cache of the file and does not count. */
+async function compareProcesses(
+  llama: LlamaPackage,
+  options: LlamaOptions,
+  command: OwnCommand,
+  { promptTokens, flash, repetitions, log }: ProcessWork,
+): Promise<Pick<Comparison, "first_token_seconds" | "load_seconds" | "peak_rss_bytes">> {
+  const first: { own: number[]; peer: number[] } = { own: [], peer: [] };
+  const load: { own: number[]; peer: number[] } = { own: [], peer: [] };
+  const peak: { own: number[]; peer: number[] } = { own: [], peer: [] };
+  log.write("info", `whole processes, ${repetitions} of each side`);
+  for (let repetition = -1; repetition < repetitions; repetition++) {
+    const ownSeconds = await ownFirstToken(command);
+    const peerSeconds = await llamaFirstToken(llama, options, flash);
+    const own = await ownProcess(command, promptTokens);
+    const peer = await llamaProcess(llama, options, { promptTokens, flash });
+    if (repetition < 0) continue;
+    first.own.push(ownSeconds);
+    first.peer.push(peerSeconds);
+    load.own.push(own.loadSeconds);
+    load.peer.push(peer.loadSeconds);
+    peak.own.push(own.peakBytes);
+    peak.peer.push(peer.peakBytes);
+  }
+  return {
+    first_token_seconds: pairOf(first.own, first.peer),
+    load_seconds: pairOf(load.own, load.peer),
+    peak_rss_bytes: pairOf(peak.own, peak.peer, 0),
+  };
+}
+
+/** The flags that decide how our processes compute; what they do not name comes from the environment, as here. */
+function ownCommand(
+  options: LoaderOptions,
+  { batchedTokensMax, cacheBlockSize, repack }: Settings,
+): OwnCommand {
+  const { path, threads, instructionSet, kvCacheType } = options;
+  return {
+    path,
+    flags: [
+      "--cpu",
+      ...["--threads", String(threads)],
+      ...["--repack", repack],
+      ...["--pa-cache-type", kvCacheType],
+      ...["--max-num-batched-tokens", String(batchedTokensMax)],
+      ...(options.pagedAttention ? ["--pa-block-size", String(cacheBlockSize)] : ["--paged-attn", "off"]),
+      ...(options.mmap ? [] : ["--no-mmap"]),
+      ...(instructionSet === undefined ? [] : ["--instruction-set", instructionSet]),
+    ],
+  };
+}
+
+function factsOf(
+  id: string,
+  { info }: LoadedModel,
+  repetitions: number,
+): Pick<
+  Comparison,
+  "model" | "architecture" | "weight_bytes" | "threads" | "instruction_set" | "kv_cache_type" | "repetitions"
+> {
+  return {
+    model: id,
+    architecture: info.architecture,
+    weight_bytes: info.weightBytes,
+    threads: info.threads,
+    instruction_set: info.instructionSet,
+    kv_cache_type: info.kvCacheType,
+    repetitions,
+  };
+}
+
+function ascending(values: readonly number[]): readonly number[] {
+  return [...new Set(values)].sort((a, b) => a - b);
+}
