@@ -87,7 +87,7 @@ Result usable() { return current == nullptr ? Result(INVALID_CONTEXT) : current-
 
 // MISTRALRS_EMULATED_FAULT names a file: while it is there, every kernel fails.
 bool is_told_to_fail() {
-  static const char* const path = getenv("MISTRALRS_EMULATED_FAULT");
+  const char* const path = getenv("MISTRALRS_EMULATED_FAULT");
   return path != nullptr && access(path, F_OK) == 0;
 }
 
