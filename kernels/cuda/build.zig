@@ -4,13 +4,14 @@
 const std = @import("std");
 
 /// Families of kernels: `<name>.cu` each.
-const families = [_][]const u8{ "step", "embed", "norm", "rope", "cache", "pointwise" };
+const families = [_][]const u8{ "step", "embed", "norm", "rope", "cache", "pointwise", "sample" };
 
 /// Headers that kernels include: a change compiles them again.
 const headers = [_][]const u8{
     "types.h", "device.cuh",  "hardware.cuh", "math.cuh",    "dequantise.cuh",
     "step.h",  "embed.h",     "norm.h",       "rope.h",      "cache.h",
     "pointwise.h",
+    "sample.h", "sample.cuh", "sample_row.cuh", "sample_select.cuh",
 };
 
 pub const Choice = enum { off, auto, nvcc, clang };

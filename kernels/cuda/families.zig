@@ -14,6 +14,7 @@ const families = .{
     @import("rope.zig"),
     @import("cache.zig"),
     @import("pointwise.zig"),
+    @import("sample.zig"),
 };
 
 fn handles(comptime family: type, code: ops.OpCode) bool {

@@ -134,6 +134,27 @@ DEVICE u32 atomic_max(u32* word, u32 value) {
   return old;
 }
 
+// To a word in shared memory; returns what was there.
+DEVICE u32 shared_atomic_add(u32* shared, u32 value) {
+  u32 old;
+  asm volatile("{ .reg .u64 a; .reg .u32 b; cvta.to.shared.u64 a, %1; cvt.u32.u64 b, a; atom.shared.add.u32 %0, [b], %2; }"
+               : "=r"(old)
+               : "l"(shared), "r"(value)
+               : "memory");
+  return old;
+}
+
+// To words in global memory, without an answer.
+DEVICE void reduce_add(u32* word, u32 value) { asm volatile("red.global.add.u32 [%0], %1;" ::"l"(word), "r"(value) : "memory"); }
+DEVICE void reduce_add(u64* word, u64 value) { asm volatile("red.global.add.u64 [%0], %1;" ::"l"(word), "l"(value) : "memory"); }
+
+// A product that no compiler fuses with a sum.
+DEVICE float multiply_rounded(float a, float b) {
+  float value;
+  asm("mul.rn.f32 %0, %1, %2;" : "=f"(value) : "f"(a), "f"(b));
+  return value;
+}
+
 // Orders this thread's writes before its later ones, as the device and as the host see them.
 DEVICE void fence_device() { asm volatile("membar.gl;" ::: "memory"); }
 DEVICE void fence_system() { asm volatile("membar.sys;" ::: "memory"); }

@@ -4,4 +4,5 @@
 #include "norm.h"
 #include "pointwise.h"
 #include "rope.h"
+#include "sample.h"
 #include "step.h"

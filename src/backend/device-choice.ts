@@ -6,6 +6,7 @@
 
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
+import { DEVICE_PATTERN, DEVICE_WORDS } from "../config/device-names.ts";
 import { MistralError } from "../errors.ts";
 import { hasCudaDriver } from "./cuda-driver.ts";
 import { cudaFunctions } from "./cuda-functions.ts";
@@ -15,9 +16,6 @@ import { cudaLibraryPath, isCudaBuilt } from "./library.ts";
 
 /** Plain data: it crosses to engine processes. */
 export type DeviceChoice = { readonly kind: "cpu" } | { readonly kind: "cuda"; readonly index: number };
-
-export const DEVICE_PATTERN = /^(?:auto|cpu|metal|cuda(?::\d{1,4})?)$/;
-export const DEVICE_WORDS = "auto, cpu, cuda, cuda:N with the number of a device, and metal";
 
 export interface ChosenDevice {
   readonly choice: DeviceChoice;

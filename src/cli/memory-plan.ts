@@ -25,6 +25,8 @@ export interface Placement {
   readonly weightBytes: number;
   /** Whether the weights are copied into a layout that computes faster; the files' pages may then be dropped. */
   readonly isRepacked: boolean;
+  /** The weights are copied to a device with memory of its own, of which this is the plan. */
+  readonly isUploaded: boolean;
   /** Whether the weights are mapped, so that the system can drop and read them again. */
   readonly isMapped: boolean;
   /** Bytes of the whole KV cache; touched as it fills. */
@@ -57,6 +59,7 @@ export function placeModel(
   const weightBytes = weightBytesOf(checkpoint);
   const limits = limitsOf(checkpoint, config, options, memory);
   // Plain types have no faster layout.
+  const isUploaded = options.device?.kind === "cuda";
   const isQuantised = DTYPES[mainType(checkpoint)].blockElements > 1;
   return {
     architecture: config.architecture,
@@ -64,8 +67,10 @@ export function placeModel(
     sequencesMax: limits.sequencesMax,
     vocabularySize: config.vocabularySize,
     weightBytes,
-    isRepacked: isQuantised && wantsRepack(options.repack ?? "auto", weightBytes, memory.availableBytes),
-    isMapped: options.mmap,
+    isRepacked:
+      !isUploaded && isQuantised && wantsRepack(options.repack ?? "auto", weightBytes, memory.availableBytes),
+    isUploaded,
+    isMapped: options.mmap && !isUploaded,
     kvBytes: limits.blockCount * limits.blockSize * kvTokenBytes(config, options),
     // Block 0 is never handed out.
     kvTokens: (limits.blockCount - 1) * limits.blockSize,
@@ -106,7 +111,8 @@ function limitsOf(
   memory: HostMemory,
 ): StepLimits {
   try {
-    return planLimits(config, options, memory, weightBytesOf(checkpoint));
+    const isCommitted = options.device?.kind === "cuda";
+    return planLimits(config, { ...options, isCommitted }, memory, weightBytesOf(checkpoint));
   } catch (error) {
     throw withWhatFits(error, checkpoint, memory);
   }
@@ -115,7 +121,13 @@ function limitsOf(
 /** Rows of name and value for the log. */
 export function describeMemory(plan: MemoryPlan, name: string): readonly (readonly [string, string])[] {
   const { kvTokens, contextLength, sequencesMax, leftBytes } = plan;
-  const layout = plan.isRepacked ? "copied into the faster layout" : plan.isMapped ? "mapped" : "read";
+  const layout = plan.isUploaded
+    ? "copied to the device"
+    : plan.isRepacked
+      ? "copied into the faster layout"
+      : plan.isMapped
+        ? "mapped"
+        : "read";
   const sequences = Math.min(sequencesMax, Math.floor(kvTokens / contextLength));
   const room = sequences < 1 ? "" : `, ${sequences} at the full context of ${formatCount(contextLength)}`;
   const left = leftBytes < 0 ? `${formatBytes(-leftBytes)} MISSING` : `${formatBytes(leftBytes)} left`;
@@ -124,7 +136,7 @@ export function describeMemory(plan: MemoryPlan, name: string): readonly (readon
     ["weights", `${formatBytes(plan.weightBytes)}, ${layout}`],
     [
       "kv cache",
-      `${formatBytes(plan.kvBytes)} for ${formatCount(kvTokens)} tokens${room}; taken as it fills`,
+      `${formatBytes(plan.kvBytes)} for ${formatCount(kvTokens)} tokens${room}; ${plan.isUploaded ? "taken at once" : "taken as it fills"}`,
     ],
     ["activations", formatBytes(plan.activationBytes)],
     ["left", `${formatBytes(plan.availableBytes)} free, ${left} with a full cache`],

@@ -9,6 +9,7 @@ import { type HostMemory, hostMemory } from "../models/host-memory.ts";
 import { openCheckpoint } from "../weights/checkpoint.ts";
 import type { ResolvedModel } from "../weights/resolve.ts";
 import type { Checkpoint } from "../weights/types.ts";
+import { computeDevice, deviceMemory } from "./compute-device.ts";
 import { writeTensorList } from "./debug-tensors.ts";
 import type { Log } from "./log.ts";
 import { describeMemory, memoryWarning, type Placement, placeModel, planMemory } from "./memory-plan.ts";
@@ -40,15 +41,17 @@ export function prepareModel(
   requireFormat(checkpoint, settings);
   requireGqa(checkpoint, settings, log);
   if (settings.debug) tellDebug(checkpoint, log);
-  const wanted = runnerOptions(settings, resolved.checkpointPath);
-  const memory = lessReserved(hostMemory(), reservedBytes);
+  const device = computeDevice(settings, log);
+  const wanted = runnerOptions(settings, resolved.checkpointPath, device.choice);
+  const ofDevice = deviceMemory(device, settings);
+  const memory = ofDevice ?? lessReserved(hostMemory(), reservedBytes);
   const placement = placeModel(checkpoint, wanted, memory);
   const warning = memoryWarning(placement, checkpoint);
   if (warning !== undefined) log.write("warning", warning);
   const { kvBytes, contextLength } = placement;
-  // The loader does not know of the others: it is told what came out here.
+  // The loader does not know of the others: it is told what came out here. A device tells it itself.
   const options =
-    reservedBytes === 0
+    reservedBytes === 0 || ofDevice !== undefined
       ? wanted
       : { ...wanted, kvMemoryFraction: undefined, kvMemoryBytes: kvBytes, contextLengthMax: contextLength };
   const name = settings.servedName ?? resolved.id;

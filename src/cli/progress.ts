@@ -13,7 +13,7 @@ const PLAIN_STEP = 0.1;
 const RESUMED_BYTES_MIN = 1_000_000;
 
 export interface Transfer {
-  readonly action: "fetch" | "unpack";
+  readonly action: "fetch" | "unpack" | "load";
   /** What is being transferred, such as a file's name. */
   readonly name: string;
   readonly bytesDone: number;
@@ -23,6 +23,7 @@ export interface Transfer {
 
 const WORDS = {
   fetch: { present: "fetching", past: "fetched" },
+  load: { present: "loading", past: "loaded" },
   unpack: { present: "unpacking", past: "unpacked" },
 } as const;
 

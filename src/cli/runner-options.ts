@@ -1,5 +1,6 @@
 /** What the model loader is told, from the settings. */
 
+import type { DeviceChoice } from "../backend/device-choice.ts";
 import type { Settings } from "../config/settings.ts";
 import { defaultThreads } from "../config/threads.ts";
 import type { RunnerOptions } from "../engine/runner-module.ts";
@@ -13,11 +14,19 @@ export interface LoaderOptions extends RunnerOptions {
   readonly repack?: "auto" | "on" | "off";
 }
 
-export function runnerOptions(settings: Settings, checkpointPath: string): LoaderOptions {
-  const { cacheContextLength, cacheMemoryMb, cacheMemoryFraction } = settings;
+export function runnerOptions(
+  settings: Settings,
+  checkpointPath: string,
+  device: DeviceChoice = { kind: "cpu" },
+): LoaderOptions {
+  const { cacheContextLength, cacheMemoryMb, cacheMemoryFraction, integratedMemoryFraction } = settings;
+  const graphBudgetBytes = settings.cudaGraphs ? settings.cudaGraphBudget : 0;
   const instructionSet = settings.instructionSet ?? (settings.forceAvx2 ? "x86_64_v3" : undefined);
   return {
     path: checkpointPath,
+    device,
+    integratedMemoryFraction,
+    ...(graphBudgetBytes === undefined ? {} : { graphBudgetBytes }),
     threads: settings.threads ?? defaultThreads(),
     sequencesMax: settings.sequencesMax,
     tokensMax: settings.batchedTokensMax,

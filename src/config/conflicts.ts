@@ -24,6 +24,12 @@ export function refuseConflicts(command: CommandName, model: ModelResolution): v
       "--pa-block-size",
     );
   }
+  if (settings.cpu && settings.device !== "auto" && settings.device !== "cpu") {
+    throw conflict(
+      `${showSource(sources.cpu)} and ${showSource(sources.device)} (${settings.device}) contradict each other; give one of them`,
+      "--device",
+    );
+  }
   if (command === "serve" && settings.batchedTokensMax < settings.sequencesMax) {
     throw conflict(
       `--max-num-batched-tokens is ${settings.batchedTokensMax} (${showSource(sources.batchedTokensMax)}) and --max-seqs is ${settings.sequencesMax} (${showSource(sources.sequencesMax)}); a step needs room for a token of each sequence, so the first must be at least the second`,

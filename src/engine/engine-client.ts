@@ -38,6 +38,8 @@ export interface ProcessEngineOptions extends QueueBounds {
   readonly queueTimeoutMs?: number | undefined;
   /** Called once when the engine keeps dying and is not started again. */
   readonly onFailed?: (error: MistralError) => void;
+  /** Told how many bytes of the weights are loaded, at every start of a process. */
+  readonly onLoadProgress?: ((bytesDone: number, bytesTotal: number) => void) | undefined;
   /** Takes lines for the log; standard error when absent. */
   readonly log?: (line: string) => void;
   /** Takes a line about every step; absent, none is made. */
@@ -206,6 +208,9 @@ export class ProcessEngine implements Engine {
         this.#state = "ready";
         this.#readyAtMs = performance.now();
         this.#started.resolve();
+        return;
+      case "progress":
+        this.#options.onLoadProgress?.(message.bytesDone, message.bytesTotal);
         return;
       case "trace":
         this.#options.onStepTrace?.(message.line);

@@ -103,6 +103,8 @@ export interface EngineInfo {
   readonly topLogprobsMax: number;
   readonly threads: number;
   readonly instructionSet: string;
+  /** A GPU's name and number; absent on the processor. */
+  readonly device?: string;
   readonly weightBytes: number;
   readonly kvBytes: number;
   readonly loadSeconds: number;

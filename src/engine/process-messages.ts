@@ -25,6 +25,8 @@ export type EngineCommand =
 /** From the engine process. Every message is a heartbeat. */
 export type EngineMessage =
   | { readonly type: "ready"; readonly info: EngineInfo; readonly statistics: EngineStatistics }
+  /** How much of the weights is loaded. */
+  | { readonly type: "progress"; readonly bytesDone: number; readonly bytesTotal: number }
   /** What a step was made of, in words. */
   | { readonly type: "trace"; readonly line: string }
   /** The model cannot be loaded, and trying again would not help. */

@@ -27,7 +27,7 @@ function send(message: EngineMessage): void {
 async function load({ runnerModule, model, traceSteps, ...options }: EngineLoad): Promise<void> {
   try {
     const { loadModel }: RunnerModule = await import(runnerModule);
-    const runner = await loadModel(model);
+    const runner = await loadModel({ ...model, onProgress: tellProgress() });
     const onStep: EngineCoreOptions["onStep"] =
       traceSteps === true
         ? (plan, milliseconds) => send({ type: "trace", line: describeStep(plan, milliseconds) })
@@ -47,6 +47,17 @@ async function load({ runnerModule, model, traceSteps, ...options }: EngineLoad)
       parameter: known?.parameter,
     });
   }
+}
+
+/** Tells how far a load is, now and then and at its end. */
+function tellProgress(): (bytesDone: number, bytesTotal: number) => void {
+  let lastSentMs = 0;
+  return (bytesDone, bytesTotal) => {
+    const nowMs = performance.now();
+    if (bytesDone < bytesTotal && nowMs - lastSentMs < HEARTBEAT_MS) return;
+    lastSentMs = nowMs;
+    send({ type: "progress", bytesDone, bytesTotal });
+  };
 }
 
 /** One message per step that brought something; during long prompts at least a sign of life. */

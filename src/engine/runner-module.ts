@@ -15,14 +15,14 @@ export type RunnerInfo = Pick<
   ModelInfo,
   "architecture" | "weightBytes" | "kvBytes" | "loadSeconds" | "mapSeconds" | "threads" | "instructionSet"
 > &
-  Partial<Pick<ModelInfo, "modelContextLength">>;
+  Partial<Pick<ModelInfo, "modelContextLength" | "device">>;
 
 export interface LoadedRunner extends ModelRunner {
   readonly info: RunnerInfo;
 }
 
 export interface RunnerModule {
-  loadModel(options: RunnerOptions): Promise<LoadedRunner>;
+  loadModel(options: RunnerOptions & Pick<ModelLoadOptions, "onProgress">): Promise<LoadedRunner>;
 }
 
 /** The module that serves. */
@@ -46,6 +46,7 @@ export function engineInfo(modelPath: string, { info, limits }: LoadedRunner): E
     kvBytes: info.kvBytes,
     loadSeconds: info.loadSeconds,
     mapSeconds: info.mapSeconds,
+    ...(info.device === undefined ? {} : { device: info.device }),
     ...(info.modelContextLength === undefined ? {} : { modelContextLength: info.modelContextLength }),
   };
 }

@@ -19,15 +19,13 @@ test("variables of backends that do not exist are said to have no effect", async
   const { status, stderr } = await build({
     NVCC_CCBIN: "gcc-12",
     CUDA_NVCC_FLAGS: "-fPIE",
-    CUDA_COMPUTE_CAP: "90",
+    CUDA_COMPUTE_CAP: "8.9,90",
     MISTRALRS_METAL_PRECOMPILE: "0",
     MISTRALRS_METAL_PLATFORMS: "macos,ios",
   });
   expect(status).toBe(0);
   for (const name of ["NVCC_CCBIN", "CUDA_NVCC_FLAGS", "CUDA_COMPUTE_CAP"]) {
-    expect(stderr).toMatch(
-      new RegExp(`^warning: variable ${name} .*is not in effect: there is no CUDA backend$`, "m"),
-    );
+    expect(stderr).not.toContain(name);
   }
   for (const name of ["MISTRALRS_METAL_PRECOMPILE", "MISTRALRS_METAL_PLATFORMS"]) {
     expect(stderr).toMatch(
@@ -46,5 +44,7 @@ test("an unknown platform or capability ends the build with one line", async () 
     stderr:
       'error: variable MISTRALRS_METAL_PLATFORMS has the value "macos,windows"; allowed: macos, ios, tvos and all, separated by commas\n',
   });
-  expect((await build({ CUDA_COMPUTE_CAP: "sm_90" })).stderr).toContain("a whole number from 50 to 130");
+  expect((await build({ CUDA_COMPUTE_CAP: "sm_90" })).stderr).toContain(
+    "allowed: compute capabilities from 7.5 to 12.1, as 89 or 8.9, separated by commas",
+  );
 }, 120_000);

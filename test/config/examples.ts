@@ -21,6 +21,8 @@ const PATTERNED: Partial<Record<SettingKey, { readonly text: string; readonly ba
   newToken: { text: "hf_abc", bad: "abc" },
   processorMask: { text: "0-3,8", bad: "0..3" },
   workerServerAddress: { text: "10.0.0.1:5000", bad: "head.example.com:5000" },
+  cudaComputeCapability: { text: "8.9, 90,121", bad: "89,50" },
+  device: { text: "cpu", bad: "cuda:first" },
   metalPlatforms: { text: "macos,ios", bad: "macos,windows" },
 };
 
@@ -42,13 +44,12 @@ export function exampleOf(key: SettingKey, declaration: SettingDeclaration): Exa
   switch (type.kind) {
     case "integer": {
       const value = Math.max(type.min, Math.min(300, type.max));
-      const good = key === "cudaComputeCapability" ? 90 : value;
       return {
-        text: String(good),
-        value: good,
-        toml: good,
+        text: String(value),
+        value,
+        toml: value,
         bad: String(type.max + 1),
-        badToml: String(good),
+        badToml: String(value),
       };
     }
     case "integers":

@@ -46,9 +46,9 @@ const REPACKED_LEVELS: readonly LevelDevices[] = availableLevels().map((level) =
 /** Devices whose programs re-lay their quantised weights. */
 const repacking = new Set(REPACKED_LEVELS.flatMap(({ devices }) => devices));
 
-/** What attention, sampling and programs with every op in them run on: what CUDA has no kernels for. */
+/** What attention and programs with every op in them run on: what CUDA has no kernels for. */
 export const ATTENTION_LEVELS = CPU_LEVELS;
-export const SAMPLE_LEVELS = CPU_LEVELS;
+export const SAMPLE_LEVELS = LEVELS;
 export const EVERY_OP_LEVELS = CPU_LEVELS;
 
 /** What matrix products run on: every level of the CPU, with weights where they lie and re-laid. */

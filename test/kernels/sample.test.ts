@@ -1,124 +1,19 @@
 /** The sample op as a program: against its definition, and rows against themselves in other batches. */
 
 import { describe, expect, test } from "bun:test";
-import { SAMPLING_PARAMETER, SAMPLING_PARAMETER_WORDS } from "../../src/graph/ops.ts";
-import { sample } from "../../src/graph/record.ts";
-import type { Tensor } from "../../src/graph/tensor.ts";
-import { expectSameBits, Recording, SAMPLE_LEVELS } from "./harness.ts";
+import { expectSameBits, SAMPLE_LEVELS } from "./harness.ts";
 import { Random } from "./random.ts";
-import { choose, logProbabilities, philox, ranked, type SampleRow } from "./reference/sample.ts";
-
-const TOP_COUNT_MAX = 6;
-const ADJUSTMENTS_MAX = 64;
-const ROWS_MAX = 16;
-
-interface Adjustment {
-  readonly token: number;
-  readonly multiplier: number;
-  readonly addend: number;
-}
-
-interface Row extends SampleRow {
-  readonly logits: Float32Array;
-  readonly logprobCount: number;
-  readonly forcedToken: number;
-  readonly adjustments: readonly Adjustment[];
-}
-
-const PLAIN = {
-  temperature: 0,
-  topK: 0,
-  topP: 1,
-  minP: 0,
-  seedLow: 1,
-  seedHigh: 2,
-  position: 3,
-  logprobCount: -1,
-  forcedToken: -1,
-  adjustments: [],
-} as const;
-
-interface Case {
-  readonly recording: Recording;
-  readonly logits: Tensor;
-  readonly outputs: readonly [Tensor, Tensor, Tensor, Tensor];
-}
-
-function build(rows: readonly Row[], changes: { readonly starts?: number[] } = {}): Case {
-  const vocabulary = rows[0]!.logits.length;
-  const recording = new Recording();
-  const dimension = recording.program.dimension("rows", ROWS_MAX);
-  const words = new Int32Array(rows.length * SAMPLING_PARAMETER_WORDS);
-  const floats = new Float32Array(words.buffer);
-  const starts = [0];
-  const all = rows.flatMap(({ adjustments }) => adjustments);
-  rows.forEach((row, index) => {
-    const at = index * SAMPLING_PARAMETER_WORDS;
-    floats[at + SAMPLING_PARAMETER.temperature] = row.temperature;
-    words[at + SAMPLING_PARAMETER.top_k] = row.topK;
-    floats[at + SAMPLING_PARAMETER.top_p] = row.topP;
-    floats[at + SAMPLING_PARAMETER.min_p] = row.minP;
-    words[at + SAMPLING_PARAMETER.seed_low] = row.seedLow;
-    words[at + SAMPLING_PARAMETER.seed_high] = row.seedHigh;
-    words[at + SAMPLING_PARAMETER.position] = row.position;
-    words[at + SAMPLING_PARAMETER.logprob_count] = row.logprobCount;
-    words[at + SAMPLING_PARAMETER.forced_token] = row.forcedToken;
-    starts.push(starts.at(-1)! + row.adjustments.length);
-  });
-  const flat = new Float32Array(rows.length * vocabulary);
-  rows.forEach((row, index) => {
-    flat.set(row.logits, index * vocabulary);
-  });
-  const logits = recording.state("logits", "f32", [dimension, vocabulary], flat);
-  const outputs = [
-    recording.state("tokens", "i32", [dimension]),
-    recording.state("logprobs", "f32", [dimension]),
-    recording.state("topTokens", "i32", [dimension, TOP_COUNT_MAX]),
-    recording.state("topLogprobs", "f32", [dimension, TOP_COUNT_MAX]),
-  ] as const;
-  sample(recording.program, {
-    logits,
-    parameters: recording.input("parameters", "i32", [dimension, SAMPLING_PARAMETER_WORDS], words),
-    adjustmentStarts: recording.i32("starts", [{ symbol: dimension, plus: 1 }], changes.starts ?? starts),
-    adjustmentTokens: recording.i32(
-      "adjusted",
-      [ADJUSTMENTS_MAX],
-      all.map(({ token }) => token),
-    ),
-    adjustmentMultipliers: recording.f32(
-      "multipliers",
-      [ADJUSTMENTS_MAX],
-      Float32Array.from(all, ({ multiplier }) => multiplier),
-    ),
-    adjustmentAddends: recording.f32(
-      "addends",
-      [ADJUSTMENTS_MAX],
-      Float32Array.from(all, ({ addend }) => addend),
-    ),
-    tokens: outputs[0],
-    logprobs: outputs[1],
-    topTokens: outputs[2],
-    topLogprobs: outputs[3],
-  });
-  return { recording, logits, outputs };
-}
-
-/** The logits after a row's adjustments, rounded to f32 at each step as the op table says it in f32. */
-function adjusted({ logits, adjustments }: Row): Float32Array {
-  const out = Float32Array.from(logits);
-  for (const { token, multiplier, addend } of adjustments) {
-    const l = out[token]!;
-    const m = Math.fround(multiplier);
-    out[token] = Math.fround(l > 0 ? l / m : l * m) + Math.fround(addend);
-  }
-  return out;
-}
-
-/** Near a normal distribution: much of the mass lies several units below the largest logit. */
-function bell(random: Random, count: number): Float32Array {
-  const sum = () => random.uniform() + random.uniform() + random.uniform() + random.uniform();
-  return Float32Array.from({ length: count }, () => (sum() - 2) * 6);
-}
+import { choose, logProbabilities, philox, ranked } from "./reference/sample.ts";
+import {
+  ADJUSTMENTS_MAX,
+  adjusted,
+  bell,
+  build,
+  PLAIN,
+  ROWS_MAX,
+  type Row,
+  TOP_COUNT_MAX,
+} from "./sample-case.ts";
 
 function randomRow(random: Random, vocabulary: number): Row {
   const scale = random.pick([0, 0, 0.5, 3, 12]);

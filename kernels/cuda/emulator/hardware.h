@@ -118,6 +118,13 @@ DEVICE float atomic_add(float* word, float value) {
 }
 DEVICE u32 atomic_max(u32* word, u32 value) { return __atomic_fetch_max(word, value, __ATOMIC_SEQ_CST); }
 
+DEVICE u32 shared_atomic_add(u32* shared, u32 value) { return __atomic_fetch_add(shared, value, __ATOMIC_SEQ_CST); }
+DEVICE void reduce_add(u32* word, u32 value) { __atomic_fetch_add(word, value, __ATOMIC_SEQ_CST); }
+DEVICE void reduce_add(u64* word, u64 value) { __atomic_fetch_add(word, value, __ATOMIC_SEQ_CST); }
+
+// Contraction does not cross a function.
+DEVICE float multiply_rounded(float a, float b) { return a * b; }
+
 DEVICE void fence_device() { __sync_synchronize(); }
 DEVICE void fence_system() { __sync_synchronize(); }
 

@@ -40,8 +40,17 @@ bool is_canary(const u8* from, const u8* to) {
 
 }  // namespace
 
+u64 memory_bytes() {
+  static u64 bytes;
+  if (bytes == 0) {
+    const char* const text = getenv("MISTRALRS_EMULATED_MEMORY");
+    bytes = text == nullptr ? u64(16) << 30 : strtoull(text, nullptr, 10);
+  }
+  return bytes;
+}
+
 void* allocate(u64 bytes, bool on_device) {
-  if (bytes == 0 || bytes > MEMORY_BYTES || (on_device && used + bytes > MEMORY_BYTES)) return nullptr;
+  if (bytes == 0 || bytes > memory_bytes() || (on_device && used + bytes > memory_bytes())) return nullptr;
   const u64 inside = round_up(bytes, PAGE);
   void* const mapping =
       mmap(nullptr, inside + 2 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -75,7 +84,21 @@ Freed release(void* memory) {
   return Freed::unknown;
 }
 
-u64 free_bytes() { return MEMORY_BYTES - used; }
+u64 free_bytes() { return memory_bytes() - used; }
+
+void fill(void* memory, u8 value, u64 bytes) {
+  if (value != 0 || bytes <= POISONED_BYTES_MAX) {
+    memset(memory, value, bytes);
+    return;
+  }
+  u8* const from = static_cast<u8*>(memory);
+  u8* const to = from + bytes;
+  u8* const first = reinterpret_cast<u8*>(round_up(reinterpret_cast<u64>(from), PAGE));
+  u8* const last = first + static_cast<u64>(to - first) / PAGE * PAGE;
+  memset(from, 0, static_cast<u64>(first - from));
+  if (madvise(first, static_cast<u64>(last - first), MADV_DONTNEED) != 0) memset(first, 0, static_cast<u64>(last - first));
+  memset(last, 0, static_cast<u64>(to - last));
+}
 
 bool is_allocated(const void* memory, u64 bytes) {
   const u8* const from = static_cast<const u8*>(memory);

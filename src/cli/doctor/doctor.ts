@@ -49,7 +49,12 @@ export function doctorText({ system, checks, not_in_effect }: DoctorReport, isTe
     ["Memory", `${formatBytes(memory.total_bytes)}, ${formatBytes(memory.available_bytes)} free`],
     ["Cache", system.hf_cache_path],
   ];
-  const accelerators = devices.filter(({ kind }) => kind !== "cpu").map(({ kind, name }) => [kind, name]);
+  const accelerators = devices
+    .filter(({ kind }) => kind !== "cpu")
+    .map(({ kind, ordinal, name, total_memory_bytes, compute_capability }) => [
+      `${kind}:${ordinal}`,
+      `${name}, ${formatBytes(total_memory_bytes)}, compute capability ${compute_capability}`,
+    ]);
   const builds = [
     [
       "Version",

@@ -2,7 +2,9 @@
 
 import { readFileSync } from "node:fs";
 import { Device } from "../../backend/device.ts";
+import { chooseDevice } from "../../backend/device-choice.ts";
 import { MistralError } from "../../errors.ts";
+import { formatBytes } from "../units.ts";
 import type { DoctorReport } from "./report.ts";
 
 type Check = DoctorReport["checks"][number];
@@ -12,7 +14,7 @@ const OPEN_FILES_MIN = 4096;
 
 export function machineChecks(): Check[] {
   const files = openFiles();
-  return [kernelsLoad(), ...(files === undefined ? [] : [files])];
+  return [kernelsLoad(), cudaDevices(), ...(files === undefined ? [] : [files])];
 }
 
 function kernelsLoad(): Check {
@@ -26,6 +28,30 @@ function kernelsLoad(): Check {
     if (!(error instanceof MistralError)) throw error;
     const suggestion = "Build the kernels with `bun run build`.";
     return { name, status: "error", message: `The kernels do not load: ${error.message}`, suggestion };
+  }
+}
+
+/** Opens every device, as a model would. */
+function cudaDevices(): Check {
+  const name = "cuda_devices";
+  const { cuda, reason } = chooseDevice("auto");
+  if (cuda === undefined) {
+    return reason === undefined
+      ? { name, status: "ok", message: "There is no CUDA device; the processor computes." }
+      : { name, status: "warn", message: `CUDA is not used: ${reason}.` };
+  }
+  try {
+    const devices = Array.from({ length: Device.cudaCount() }, (_, index) => {
+      const device = Device.open({ kind: "cuda", index });
+      const { free, total } = device.memory();
+      device.close();
+      return `cuda:${index} (${device.info.name}) has ${formatBytes(free)} free of ${formatBytes(total)}`;
+    });
+    return { name, status: "ok", message: `CUDA can be used: ${devices.join(", ")}.` };
+  } catch (error) {
+    if (!(error instanceof MistralError)) throw error;
+    const suggestion = "See what `nvidia-smi` says of the device, or compute with --device cpu.";
+    return { name, status: "error", message: `A CUDA device fails: ${error.message}`, suggestion };
   }
 }
 

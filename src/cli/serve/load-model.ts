@@ -12,6 +12,7 @@ import { fetchModel, fetchTokenizer } from "../fetch-model.ts";
 import type { Log } from "../log.ts";
 import type { Placement } from "../memory-plan.ts";
 import { prepareModel } from "../prepare-model.ts";
+import { TransferProgress } from "../progress.ts";
 import { AbsentEngine } from "./absent-engine.ts";
 import { seedSource } from "./seed-source.ts";
 
@@ -50,6 +51,7 @@ export async function loadServedModel(
     queueTimeoutMs: milliseconds(settings.queueTimeoutSeconds),
     name: id ?? resolved.id,
     log: (line) => log.write("warning", line),
+    onLoadProgress: placement.isMapped ? undefined : loadProgress(id ?? resolved.id),
     onStepTrace: settings.debug ? (line) => log.write("debug", line) : undefined,
     ...(onEngineFailed === undefined ? {} : { onFailed: onEngineFailed }),
   });
@@ -90,6 +92,12 @@ export async function describeServedModel(
   const { chatTemplateFrom: _, ...text } = loadText(resolved.checkpointPath, files);
   const created = Math.floor(Date.now() / 1000);
   return { id: id ?? resolved.id, created, engine: new AbsentEngine(options, placement), ...text };
+}
+
+/** Shows how far the weights of a model are; mapped ones are there at once. */
+function loadProgress(name: string): (bytesDone: number, bytesTotal: number) => void {
+  const progress = new TransferProgress();
+  return (bytesDone, bytesTotal) => progress.update({ action: "load", name, bytesDone, bytesTotal });
 }
 
 function milliseconds(seconds: number | undefined): number | undefined {

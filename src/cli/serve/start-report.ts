@@ -53,7 +53,7 @@ export function modelReport(facts: ModelFacts): Rows {
     ["source", `${SOURCES[resolved.source]}, ${resolved.checkpointPath}`],
     [
       "loaded",
-      `in ${formatDuration(engine.loadSeconds)}, of which ${facts.mapped ? "mapping" : "reading"} the weights ${formatDuration(engine.mapSeconds)}`,
+      `in ${formatDuration(engine.loadSeconds)}, of which ${engine.device !== undefined ? "uploading" : facts.mapped ? "mapping" : "reading"} the weights ${formatDuration(engine.mapSeconds)}`,
     ],
     ["template", facts.chatTemplateFrom],
     ["context", contextText(engine)],
@@ -63,7 +63,7 @@ export function modelReport(facts: ModelFacts): Rows {
     ],
     [
       "compute",
-      `${engine.threads} ${engine.threads === 1 ? "thread" : "threads"}, ${engine.instructionSet}, up to ${formatCount(engine.tokensMax)} tokens a step`,
+      `${engine.device ?? `${engine.threads} ${engine.threads === 1 ? "thread" : "threads"}`}, ${engine.instructionSet}, up to ${formatCount(engine.tokensMax)} tokens a step`,
     ],
   ];
 }

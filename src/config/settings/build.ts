@@ -1,7 +1,11 @@
 /** Variables that the building of kernels reads, which the first start does too. */
 
 import type { SettingDeclaration } from "../types.ts";
-import { FALSY, LOADING, NO_CUDA, NO_METAL } from "./common.ts";
+import { FALSY, LOADING, NO_METAL } from "./common.ts";
+
+/** What `kernels/cuda/build.zig` accepts. */
+const CAPABILITIES =
+  /^ *(7\.?5|[89]\.?\d|1[01]\.?\d|12\.?[01]) *(, *(7\.?5|[89]\.?\d|1[01]\.?\d|12\.?[01]) *)*$/;
 
 const BUILDING = ["build", ...LOADING] as const;
 
@@ -35,7 +39,6 @@ export const BUILD_SETTINGS = {
     description: "Host compiler that nvcc uses",
     group: "Build",
     commands: BUILDING,
-    notBuilt: NO_CUDA,
   },
   nvccFlags: {
     environment: ["CUDA_NVCC_FLAGS"],
@@ -44,15 +47,17 @@ export const BUILD_SETTINGS = {
     description: "Further flags for nvcc",
     group: "Build",
     commands: BUILDING,
-    notBuilt: NO_CUDA,
   },
   cudaComputeCapability: {
     environment: ["CUDA_COMPUTE_CAP"],
-    type: { kind: "integer", min: 50, max: 130 },
-    unsetText: "that of the device in this machine",
-    description: "Compute capability to compile for, such as 80 or 90",
+    type: {
+      kind: "text",
+      pattern: CAPABILITIES,
+      words: "compute capabilities from 7.5 to 12.1, as 89 or 8.9, separated by commas",
+    },
+    unsetText: "8.0, 8.6, 8.9 and 9.0, and what the driver makes of 7.5 for others",
+    description: "Compute capabilities that nvcc compiles for",
     group: "Build",
     commands: BUILDING,
-    notBuilt: NO_CUDA,
   },
 } as const satisfies Record<string, SettingDeclaration>;

@@ -27,10 +27,10 @@ export const FALSY = ["0", "false", "no", "off"] as const;
 export const COUNT_MAX = 2 ** 31 - 1;
 
 /** Reasons why settings have no effect yet. */
-export const NO_CUDA = { because: "there is no CUDA backend" } as const;
+export const NO_CUDA = { because: "the CUDA kernels have no such choice" } as const;
 export const NO_METAL = { because: "there are no Metal kernels in this build" } as const;
 export const NO_NODES = { because: "running on several nodes is not built" } as const;
-export const NO_DEVICES = { because: "the only device is the processor" } as const;
+export const NO_DEVICES = { because: "a model runs on one device" } as const;
 export const NO_QUANTISER = { because: "quantising a model is not built", refused: true } as const;
 export const NO_ADAPTERS = { because: "adapters are not built", refused: true } as const;
 export const NO_AGENTS = { because: "tools that run on the server are not built", refused: true } as const;

@@ -1,7 +1,8 @@
 /** Settings of what computes: threads, batch and KV cache. */
 
+import { DEVICE_PATTERN, DEVICE_WORDS } from "../device-names.ts";
 import type { SettingDeclaration } from "../types.ts";
-import { CHATTING, COMPUTING, COUNT_MAX, LOADING, NO_CUDA, NO_DEVICES, SERVING } from "./common.ts";
+import { CHATTING, COMPUTING, COUNT_MAX, FALSY, LOADING, NO_DEVICES, SERVING } from "./common.ts";
 
 export const ENGINE_SETTINGS = {
   threads: {
@@ -118,7 +119,7 @@ export const ENGINE_SETTINGS = {
     flag: "--pa-memory-mb",
     toml: ["paged_attn.memory_mb"],
     type: { kind: "integer", min: 1, max: COUNT_MAX },
-    unsetText: "from the context and the sequences",
+    unsetText: "from the context and the sequences; on CUDA from --pa-memory-fraction",
     unit: "MB",
     description: "Size the KV cache to this much memory",
     group: "KV cache",
@@ -162,7 +163,7 @@ export const ENGINE_SETTINGS = {
     flag: "--pa-memory-fraction",
     toml: ["paged_attn.memory_fraction"],
     type: { kind: "number", min: 0.01, max: 1 },
-    unsetText: "0.9, of which only what 4096 tokens of each sequence need is taken",
+    unsetText: "0.9; on the processor only what 4096 tokens of each sequence need is taken of it",
     description: "Size the KV cache so that, with it full, this share of all memory is in use",
     group: "KV cache",
     commands: [...LOADING, "tune"],
@@ -173,7 +174,7 @@ export const ENGINE_SETTINGS = {
     type: { kind: "choice", choices: ["auto", "on", "off"] },
     default: "auto",
     description:
-      "Whether the KV cache is paged; auto is on. Off gives each sequence one block of the full context, and no prefix is shared",
+      "Whether the KV cache is paged; auto is on, on every device. Off gives each sequence one block of the full context, and no prefix is shared",
     group: "KV cache",
     commands: [...LOADING, "tune"],
   },
@@ -192,7 +193,22 @@ export const ENGINE_SETTINGS = {
     toml: ["models.device.cpu"],
     type: { kind: "switch", on: [] },
     default: false,
-    description: "Compute on the processor, which is the only device so far",
+    description: "Compute on the processor, whatever else there is; the same as --device cpu",
+    group: "Device",
+    commands: LOADING,
+  },
+  device: {
+    flag: "--device",
+    environment: ["MISTRALRS_DEVICE"],
+    toml: ["models.device.device"],
+    type: {
+      kind: "text",
+      pattern: DEVICE_PATTERN,
+      words: DEVICE_WORDS,
+    },
+    default: "auto",
+    description:
+      "Where to compute; auto is the first CUDA device if there is one, else the processor. A device that is named and is not there is an error",
     group: "Device",
     commands: LOADING,
   },
@@ -247,7 +263,24 @@ export const ENGINE_SETTINGS = {
     group: "Device",
     commands: LOADING,
     lenientEnvironment: true,
-    notBuilt: NO_CUDA,
+  },
+  cudaGraphs: {
+    environment: ["MISTRALRS_CUDA_GRAPHS"],
+    type: { kind: "switch", on: { except: FALSY } },
+    default: true,
+    description:
+      "Capture decode steps as CUDA graphs, one for each size of batch, when the size comes up again",
+    group: "Device",
+    commands: LOADING,
+  },
+  cudaGraphBudget: {
+    environment: ["MISTRALRS_CUDA_GRAPH_SPEC_STATE_BUDGET_BYTES"],
+    type: { kind: "integer", min: 0, max: Number.MAX_SAFE_INTEGER },
+    unsetText: "4 % of the device's memory",
+    description:
+      "Bytes that all captured graphs may take; a size that does not fit is launched kernel by kernel",
+    group: "Device",
+    commands: LOADING,
   },
   processorMask: {
     environment: ["CANDLE_CPU_MASK"],

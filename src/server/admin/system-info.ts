@@ -5,6 +5,8 @@ import { arch, availableParallelism, cpus, freemem, release, totalmem, type } fr
 import { join } from "node:path";
 import { t } from "elysia";
 import packageJson from "../../../package.json" with { type: "json" };
+import { Device } from "../../backend/device.ts";
+import { isCudaBuilt } from "../../backend/library.ts";
 import { type Environment, hubCacheFolder } from "../../weights/cache-paths.ts";
 
 const nullable = <Schema extends Parameters<typeof t.Union>[0][number]>(schema: Schema) =>
@@ -33,7 +35,12 @@ export const SystemInfo = t.Object({
       ordinal: t.Integer(),
       name: t.String(),
       total_memory_bytes: t.Integer(),
-      available_memory_bytes: t.Integer(),
+      /** Null for a device that would have to be opened to be asked. */
+      available_memory_bytes: nullable(t.Integer()),
+      /** Of a GPU, such as 9.0. */
+      compute_capability: t.Optional(t.String()),
+      /** Of a GPU: it has no memory of its own. */
+      unified_memory: t.Optional(t.Boolean()),
     }),
   ),
   build: t.Object({
@@ -91,17 +98,39 @@ export function systemInfo(environment: Environment): SystemInfo {
         total_memory_bytes: memory.total_bytes,
         available_memory_bytes: memory.available_bytes,
       },
+      ...cudaDevices(),
     ],
     build: {
       version: packageJson.version,
       git_revision: gitRevision(),
       bun: Bun.version,
-      cuda: false,
+      cuda: isCudaBuilt(),
       metal: false,
       kernels: builtKernels(),
     },
     hf_cache_path: hubCacheFolder(environment),
   };
+}
+
+/** What the driver tells of its devices; none where CUDA cannot be used, which the doctor explains. */
+function cudaDevices(): SystemInfo["devices"] {
+  if (!isCudaBuilt()) return [];
+  try {
+    return Array.from({ length: Device.cudaCount() }, (_, ordinal) => {
+      const { info, memory } = Device.describeCuda(ordinal);
+      return {
+        kind: "cuda",
+        ordinal,
+        name: info.name,
+        total_memory_bytes: memory.total,
+        available_memory_bytes: null,
+        compute_capability: info.instructionSet.replace(/^sm_(\d+)(\d)$/, "$1.$2"),
+        unified_memory: info.integrated,
+      };
+    });
+  } catch {
+    return [];
+  }
 }
 
 function processorFlags(): ReadonlySet<string> {

@@ -2,6 +2,7 @@ import { describe, expect, test } from "bun:test";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { Value } from "@sinclair/typebox/value";
+import { emulatedCudaDriver, isCudaBuilt } from "../../../src/backend/library.ts";
 import { doctorText } from "../../../src/cli/doctor/doctor.ts";
 import { DoctorReport } from "../../../src/cli/doctor/report.ts";
 import { temporaryFolder } from "../../support/temporary-folder.ts";
@@ -37,8 +38,29 @@ describe("doctor --json", () => {
       expect(find(report, name)).toHaveLength(1);
     }
     expect(find(report, "kernels_load")[0]?.status).toBe("ok");
+    expect(find(report, "cuda_devices")[0]?.status).toBe("ok");
     expect(report.system.hf_cache_path).toBe(join(folder, "hub"));
     expect(report.not_in_effect).toEqual([]);
+  });
+
+  test("opens CUDA devices where there are some, and says what is wrong with a driver that shows none", async () => {
+    const driver = emulatedCudaDriver();
+    if (driver === undefined) return expect(isCudaBuilt()).toBe(false);
+    const { report } = await doctor([], { MISTRALRS_CUDA_DRIVER: driver });
+    expect(report.system.build.cuda).toBe(true);
+    expect(report.system.devices.slice(1)).toMatchObject([
+      { kind: "cuda", ordinal: 0, compute_capability: "8.0", unified_memory: false },
+      { kind: "cuda", ordinal: 1, available_memory_bytes: null },
+    ]);
+    expect(find(report, "cuda_devices")[0]?.message).toMatch(
+      /^CUDA can be used: cuda:0 \(.*\) has .*GB free of 17\.\d GB, cuda:1/,
+    );
+    const hidden = await doctor([], { MISTRALRS_CUDA_DRIVER: driver, CUDA_VISIBLE_DEVICES: "" });
+    expect(find(hidden.report, "cuda_devices")[0]).toMatchObject({
+      status: "warn",
+      message: expect.stringContaining("CUDA_ERROR_NO_DEVICE"),
+    });
+    expect(hidden.report.system.devices).toHaveLength(1);
   });
 
   test("reports what is set and has no effect", async () => {
@@ -46,11 +68,11 @@ describe("doctor --json", () => {
       MISTRALRS_NO_MLA: "1",
       NVCC_CCBIN: "gcc-12",
       MISTRALRS_CUDA_GRAPHS: "off",
+      MISTRALRS_FLASHINFER_DECODE: "0",
     });
     expect(report.not_in_effect.map(({ key, source }) => [key, source]).sort()).toEqual([
-      ["cudaGraphs", "variable MISTRALRS_CUDA_GRAPHS"],
+      ["flashInfer", "variable MISTRALRS_FLASHINFER_DECODE"],
       ["noMla", "variable MISTRALRS_NO_MLA"],
-      ["nvccHostCompiler", "variable NVCC_CCBIN"],
     ]);
     expect(find(report, "configuration")).toEqual([expect.objectContaining({ status: "warn" })]);
   });

@@ -194,7 +194,6 @@ test("what has no effect is said in the start log, never passed over", async () 
     MISTRALRS_METAL_PLATFORMS: "macos",
     MISTRALRS_NO_MLA: "1",
     MISTRALRS_ISQ_SINGLETHREAD: "",
-    MISTRALRS_IGPU_MEMORY_FRACTION: "0.5",
     MCP_CONFIG_PATH: "mcp.json",
     CANDLE_CPU_MASK: "0-1",
     RING_CONFIG: ring,
@@ -211,11 +210,10 @@ test("what has no effect is said in the start log, never passed over", async () 
     ["MISTRALRS_METAL_PLATFORMS", "no Metal kernels in this build"],
     ["MISTRALRS_NO_MLA", "latent attention"],
     ["MISTRALRS_ISQ_SINGLETHREAD", "quantising a model is not built"],
-    ["MISTRALRS_IGPU_MEMORY_FRACTION", "no CUDA backend"],
     ["MCP_CONFIG_PATH", "tools that run on the server are not built"],
     ["CANDLE_CPU_MASK", "threads are not pinned"],
     ["RING_CONFIG", "several nodes is not built"],
-    ["--max-batch-size", "the only device is the processor"],
+    ["--max-batch-size", "a model runs on one device"],
   ] as const) {
     expect(warnings.filter((line) => line.includes(`${name} `) && line.includes(reason))).toHaveLength(1);
   }

@@ -43,6 +43,13 @@ export async function benchKernels({ settings, warnings }: Resolution): Promise<
   try {
     const bench = new KernelBench(device, settings, log, cases);
     const rows = bench.run(cases);
+    if (rows.length === 0) {
+      throw new MistralError(
+        "invalid_configuration",
+        "--repack on: the kernels re-lay no weights of these types; leave it at auto or off",
+        { parameter: "--repack" },
+      );
+    }
     const machine = machineReport(device.info, bench.limits, bench.cacheBytes, bench.memoryBytes);
     process.stdout.write(
       settings.json ? `${JSON.stringify({ machine, rows })}\n` : kernelTable(machine, rows),
@@ -117,7 +124,10 @@ class KernelBench {
     try {
       // What is re-laid lies in the workspace.
       const isRelaid = program.workspaceBytes > (plan.copies * kernelCase.streamedBytes) / 2;
-      if (layout === "re-laid" && !isRelaid) return [];
+      if (layout === "re-laid" && !isRelaid) {
+        this.#log.write("info", `${kernelCase.dtype} is not re-laid by ${this.#device.info.instructionSet}`);
+        return [];
+      }
       return kernelCase.tokens.map((tokens) => {
         const times = this.#times(program, tokens);
         return kernelRow({ kernelCase, layout, source, tokens, times }, this.limits, this.memoryBytes);

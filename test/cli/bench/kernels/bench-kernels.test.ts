@@ -111,6 +111,15 @@ describe("the command", () => {
     expect(rows.every((row) => row.includes("in place"))).toBe(true);
   }, 60_000);
 
+  test("says so when nothing of what was asked for is re-laid", async () => {
+    const { status, stdout, stderr } = await runCommand([
+      ...QUICK,
+      ...["--shape", "256x64", "--type", "f32", "--tokens", "1", "--repack", "on"],
+    ]);
+    expect({ status, stdout }).toEqual({ status: 2, stdout: "" });
+    expect(stderr).toContain("error: --repack on: the kernels re-lay no weights of these types");
+  }, 60_000);
+
   test("refuses what it does not know with what it does", async () => {
     const cases: [string[], string][] = [
       [["--op", "matmull"], 'error: flag --op has the value "matmull"; allowed: matmul, paged_attention,'],
