@@ -3,6 +3,7 @@
 
 test {
     _ = @import("cpu/math.zig");
+    _ = @import("cpu/activations.zig");
     _ = @import("cpu/philox.zig");
     _ = @import("cpu/attention_test.zig");
     _ = @import("cpu/sample_test.zig");

@@ -51,8 +51,9 @@ export const OPS = {
   /**
    * `out[tokens, n0+n1+n2] = concat_i(x[tokens, k] @ weight_i[n_i, k]^T + bias_i) (+ residual)`.
    * One to three weights of any dtype share one pass over x (fused QKV, gate/up). Rows of block-quantised
-   * weights are multiplied with x quantised to 15-bit integers in blocks of 32 (scale = largest magnitude /
-   * 16256, rounded to nearest even); f32, f16 and bf16 weights with f32 x.
+   * weights are multiplied with x quantised to 15-bit integers in groups of 128 (scale = largest magnitude /
+   * 16256, rounded to nearest even); f32, f16 and bf16 weights with f32 x. Programs made with `repack` round the
+   * scales of q4_0, q4_1 and q5_0 to 11 or 12 bits of the largest of 128 elements.
    * bias_i: f32 `[n_i]`. out may be residual.
    */
   matmul: {

@@ -1,5 +1,10 @@
 /** Matrix products in float64, with activations as they are or quantised as the matmul op defines it. */
 
+import { DTYPES } from "../../../src/backend/dtype.ts";
+import type { WeightDtype } from "../random.ts";
+
+/** Elements of x that share a scale. */
+const GROUP = 128;
 const BLOCK = 32;
 const INTEGER_MAX = 127 * 128;
 
@@ -11,12 +16,12 @@ function roundToEven(value: number): number {
   return floor % 2 === 0 ? floor : floor + 1;
 }
 
-/** Rows of x as the op sees them beside block-quantised weights: 15-bit integers in blocks of 32, f32 scales. */
+/** Rows of x as the op sees them beside block-quantised weights: 15-bit integers in groups of 128, f32 scales. */
 export function quantizeActivations(x: Float32Array, width: number): Float64Array {
   const out = new Float64Array(x.length);
   for (let row = 0; row < x.length; row += width) {
-    for (let start = row; start < row + width; start += BLOCK) {
-      const end = Math.min(start + BLOCK, row + width);
+    for (let start = row; start < row + width; start += GROUP) {
+      const end = Math.min(start + GROUP, row + width);
       const largest = x.subarray(start, end).reduce((most, value) => Math.max(most, Math.abs(value)), 0);
       const inverse = largest > 0 ? Math.fround(INTEGER_MAX / largest) : 0;
       const scale = Math.fround(largest / INTEGER_MAX);
@@ -54,4 +59,56 @@ export function productBounds(x: Float64Array, weights: Float64Array, k: number)
       .reduce((most, value) => Math.max(most, Math.abs(value)), 0),
   );
   return Float64Array.from({ length: rows * n }, (_, i) => sums[Math.floor(i / n)]! * largest[i % n]!);
+}
+
+/** Largest magnitude of an integer of the formats whose half-float scales become whole numbers when re-laid. */
+const WHOLE_SCALES: Partial<Record<WeightDtype, number>> = { q4_0: 8, q4_1: 15, q5_0: 16 };
+
+/** `value = fraction * 2^exponent`, the fraction at least 1/2 and below 1. */
+function exponentOf(value: number): number {
+  let exponent = Math.floor(Math.log2(value)) + 1;
+  while (value >= 2 ** exponent) exponent++;
+  while (value < 2 ** (exponent - 1)) exponent--;
+  return exponent;
+}
+
+/**
+ * Weights as the re-laid copy holds them. Scales of 32 elements are there whole numbers of one power of two per row
+ * and 128 elements, the finest in which the largest, times the format's largest integer, fits a high byte of 256s
+ * and a low byte, both signed.
+ */
+export function relaidWeights(
+  dtype: WeightDtype,
+  bytes: Uint8Array,
+  values: Float64Array,
+  k: number,
+): Float64Array {
+  const integerMax = WHOLE_SCALES[dtype];
+  if (integerMax === undefined) return values;
+  const limit = Math.floor((127 * 256 + 127) / integerMax);
+  const { blockBytes } = DTYPES[dtype];
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const half = (at: number) => view.getFloat16(at, true);
+  const out = values.slice();
+  for (let row = 0; row < values.length; row += k) {
+    for (let start = row; start < row + k; start += GROUP) {
+      const end = Math.min(start + GROUP, row + k);
+      const blocks = Array.from({ length: (end - start) / BLOCK }, (_, i) => start / BLOCK + i);
+      const scales = blocks.map((block) => half(block * blockBytes));
+      const largest = Math.max(...scales.map(Math.abs));
+      if (largest === 0) continue;
+      let exponent = exponentOf(largest) - exponentOf(limit);
+      while (Math.round(largest / 2 ** exponent) > limit) exponent++;
+      for (const [i, block] of blocks.entries()) {
+        const scale = scales[i]!;
+        if (scale === 0) continue;
+        const whole = Math.sign(scale) * Math.round(Math.abs(scale) / 2 ** exponent);
+        const minimum = dtype === "q4_1" ? half(block * blockBytes + 2) : 0;
+        for (let j = block * BLOCK; j < (block + 1) * BLOCK; j++) {
+          out[j] = ((values[j]! - minimum) / scale) * whole * 2 ** exponent + minimum;
+        }
+      }
+    }
+  }
+  return out;
 }
