@@ -144,7 +144,7 @@ test "integers, sums and scale of a group" {
     var x: [group_elements]f32 = undefined;
     var record: Record = undefined;
     for (0..200) |round| {
-        for (&x) |*value| value.* = (random.random().float(f32) * 2 - 1) * (if (round % 3 == 0) 1e-3 else 50);
+        for (&x) |*value| value.* = (random.random().float(f32) * 2 - 1) * (if (round % 3 == 0) @as(f32, 1e-3) else 50);
         quantizeGroup(&x, &record);
         var largest: f32 = 0;
         for (x) |value| largest = @max(largest, @abs(value));
