@@ -153,7 +153,7 @@ test "integers, sums and scale of a group" {
         for (x, record.high, record.low) |value, high, low| {
             const integer = @as(i32, high) * 128 + low;
             total += integer;
-            try std.testing.expect(@abs(value - @as(f32, @floatFromInt(integer)) * record.scale) <= 0.5001 * record.scale);
+            try std.testing.expect(@abs(value - @as(f32, @floatFromInt(integer)) * record.scale) <= 0.502 * record.scale);
         }
         var less: i32 = 0;
         for (record.less_high_32, record.less_low_32) |high, low| less += 128 * high + low;

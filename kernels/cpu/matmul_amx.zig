@@ -234,7 +234,7 @@ inline fn scaleWhole(comptime l: Layout, group: *const Group(planes(l)), record:
 
 inline fn addMinima(comptime l: Layout, group: *const Group(planes(l)), record: *const Record, slab: usize, total: *F32) void {
     inline for (0..l.subs()) |sub| {
-        const sum: F32 = @splat(if (l.sub == 32) record.total_32[slab] else record.total_16[2 * slab + sub]);
+        const sum: F32 = @splat(packed_panels.totalOf(l, record, slab, sub));
         total.* = math.mulAdd(group.min[slab * l.subs() + sub], sum, total.*);
     }
 }

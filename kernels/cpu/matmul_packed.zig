@@ -80,70 +80,61 @@ fn multiply(
     var records: [*]const Record = a.x_groups.first(token);
     var span = panel;
     const groups_per_span: usize = comptime @max(1, l.slabsPerSpan() / layouts.group_slabs);
-    var slabs_left = a.k / layouts.slab_elements;
-    while (slabs_left >= layouts.group_slabs) {
+    var slabs = a.k / layouts.slab_elements;
+    while (slabs > 0) {
         const head = layouts.header(l, span);
-        var slab = span + comptime l.headerBytes();
-        inline for (0..groups_per_span) |_| {
-            addGroup(l, tokens, layouts.group_slabs, head, &slab, records, &acc);
+        span += l.headerBytes();
+        for (0..groups_per_span) |_| {
+            // Formats in blocks of 32 may end in the middle of a group.
+            const present = if (l.scales == .super) layouts.group_slabs else @min(slabs, layouts.group_slabs);
+            addGroup(l, tokens, head, span, present, records, &acc);
+            span += present * l.slabBytes();
+            slabs -= present;
             records += stride;
         }
-        span = slab;
-        slabs_left -= groups_per_span * layouts.group_slabs;
     }
-    // Formats in blocks of 32 may end in the middle of a group.
-    if (l.scales != .super) switch (slabs_left) {
-        0 => {},
-        inline 1...layouts.group_slabs - 1 => |slabs| {
-            var slab = span + comptime l.headerBytes();
-            addGroup(l, tokens, slabs, layouts.header(l, span), &slab, records, &acc);
-        },
-        else => unreachable,
-    };
     inline for (0..tokens) |t| matmul.storeLanes(a, segment, row, token + t, acc[t]);
 }
 
-/// Adds the products of one group, or of the slabs that are left of it.
+/// Adds the products of one group's slabs.
 inline fn addGroup(
     comptime l: Layout,
     comptime tokens: usize,
-    comptime slabs: usize,
     head: layouts.Header,
-    slab: *[*]const u8,
+    first: [*]const u8,
+    slabs: usize,
     records: [*]const Record,
     acc: *[tokens]F32,
 ) void {
     var high: [tokens]I32 = @splat(@splat(0));
     var low: [tokens]I32 = @splat(@splat(0));
-    inline for (0..slabs) |index| {
-        const p = slab.*;
+    for (0..slabs) |index| {
+        const slab = first + index * l.slabBytes();
         // Single tokens are bound by memory: ask for what comes next.
-        if (tokens <= 2) inline for (0..comptime l.slabBytes() / 64) |line| @prefetch(p + 4096 + 64 * line, .{ .locality = 3 });
-        inline for (0..comptime l.subs()) |sub| {
+        if (tokens <= 2) inline for (0..l.slabBytes() / 64) |line| @prefetch(slab + 4096 + 64 * line, .{ .locality = 3 });
+        inline for (0..l.subs()) |sub| {
+            var q: [slab_registers / l.subs()]simd.U8 = undefined;
+            inline for (&q, sub * q.len..) |*integers, j| integers.* = layouts.integers(l, slab, j);
             if (l.whole()) {
-                const scale = layouts.wholeScale(l, p, sub);
-                var q: [slab_registers / l.subs()]simd.U8 = undefined;
-                inline for (&q, sub * q.len..) |*integers, j| integers.* = layouts.integers(l, p, j);
+                const scale = layouts.wholeScale(l, slab, sub);
                 inline for (0..tokens) |t| {
                     const sums = dots(l, index, sub, &q, &records[t]);
                     high[t] +%= sums.high *% scale;
                     low[t] +%= sums.low *% scale;
                 }
             } else {
-                var q: [slab_registers]simd.U8 = undefined;
-                inline for (&q, 0..) |*integers, j| integers.* = layouts.integers(l, p, j);
+                const scale = layouts.halfScale(slab);
                 inline for (0..tokens) |t| {
-                    const sums = dots(l, index, 0, &q, &records[t]);
+                    const sums = dots(l, index, sub, &q, &records[t]);
                     const sum: F32 = @floatFromInt((sums.high << @splat(7)) + sums.low);
-                    acc[t] = math.mulAdd(sum, layouts.halfScale(p) * @as(F32, @splat(records[t].scale)), acc[t]);
+                    acc[t] = math.mulAdd(sum, scale * @as(F32, @splat(records[t].scale)), acc[t]);
                 }
             }
             if (l.has_min) {
-                const minimum = layouts.minimum(l, head, p, sub);
+                const minimum = layouts.minimum(l, head, slab, sub);
                 inline for (0..tokens) |t| acc[t] = math.mulAdd(minimum, @splat(totalOf(l, &records[t], index, sub)), acc[t]);
             }
         }
-        slab.* += comptime l.slabBytes();
     }
     if (l.whole()) inline for (0..tokens) |t| {
         acc[t] = math.mulAdd(wholeSum(high[t], low[t]), head.unit * @as(F32, @splat(records[t].scale)), acc[t]);
@@ -156,14 +147,14 @@ pub inline fn wholeSum(high: I32, low: I32) F32 {
 }
 
 /// Sum of the values of part `sub` of a group's slab.
-pub inline fn totalOf(comptime l: Layout, record: *const Record, comptime slab: usize, comptime sub: usize) f32 {
+pub inline fn totalOf(comptime l: Layout, record: *const Record, slab: usize, comptime sub: usize) f32 {
     return if (l.sub == 32) record.total_32[slab] else record.total_16[2 * slab + sub];
 }
 
 const Dots = struct { high: I32, low: I32 };
 
 /// Products of a token's high and low bytes with the integers of one scale, offsets taken away.
-inline fn dots(comptime l: Layout, comptime slab: usize, comptime sub: usize, q: []const simd.U8, record: *const Record) Dots {
+inline fn dots(comptime l: Layout, slab: usize, comptime sub: usize, q: []const simd.U8, record: *const Record) Dots {
     var high: I32 = @splat(0);
     var low: I32 = @splat(0);
     if (l.offset != 0 and comptime !signedBytes(l)) {
@@ -192,7 +183,7 @@ inline fn product(comptime l: Layout, sum: I32, q: simd.U8, x: simd.I8) I32 {
 }
 
 /// Elements `at .. at + 4` in every lane.
-inline fn broadcast(bytes: *const [activations.group_elements]i8, comptime at: usize) simd.I8 {
+inline fn broadcast(bytes: *const [activations.group_elements]i8, at: usize) simd.I8 {
     const four: i32 = @bitCast(bytes[at..][0..4].*);
     return @bitCast(@as(I32, @splat(four)));
 }
