@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "grid.h"
 #include "memory.h"
@@ -85,18 +84,24 @@ Result failed(Result result) {
 
 Result usable() { return current == nullptr ? Result(INVALID_CONTEXT) : current->sticky; }
 
-// MISTRALRS_EMULATED_FAULT names a file: while it is there, every kernel fails.
-bool is_told_to_fail() {
+// MISTRALRS_EMULATED_FAULT names a file: while it is there, the kernel that it names fails; every kernel when it is
+// empty.
+bool is_told_to_fail(const char* kernel) {
   const char* const path = getenv("MISTRALRS_EMULATED_FAULT");
-  return path != nullptr && access(path, F_OK) == 0;
+  FILE* const file = path == nullptr ? nullptr : fopen(path, "r");
+  if (file == nullptr) return false;
+  char name[64] = "";
+  const u64 length = fread(name, 1, sizeof name - 1, file);
+  fclose(file);
+  return length == 0 || strcmp(name, kernel) == 0;
 }
 
 Result execute(const Node& node) {
   switch (node.kind) {
     case Node::LAUNCH:
-      if (is_told_to_fail()) {
+      if (is_told_to_fail(node.launch.kernel->name)) {
         current->sticky = LAUNCH_FAILED;
-        snprintf(error_text, sizeof error_text, "a kernel was told to fail");
+        snprintf(error_text, sizeof error_text, "%s was told to fail", node.launch.kernel->name);
         return LAUNCH_FAILED;
       }
       emulator::clear_failure();
