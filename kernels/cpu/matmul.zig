@@ -83,7 +83,7 @@ fn unitRows(a: *const Arguments, threads: usize) usize {
 
 pub fn runUnit(a: *const Arguments, threads: usize, unit: usize, scratch: []align(64) u8) void {
     const rows = unitRows(a, threads);
-    var index = unit;
+    var index = spread(unit, unitCount(a, threads), threads);
     for (a.segments[0..a.segment_count]) |*segment| {
         const units = std.math.divCeil(usize, segment.rows, rows) catch unreachable;
         if (index < units) {
@@ -93,6 +93,13 @@ pub fn runUnit(a: *const Arguments, threads: usize, unit: usize, scratch: []alig
         index -= units;
     }
     unreachable;
+}
+
+/// Units are taken one after the other by threads that are about equally fast: dealt out like this, each thread
+/// walks through a part of the weights of its own, and what it asks the memory for in advance is for itself.
+fn spread(unit: usize, count: usize, threads: usize) usize {
+    const part = count / threads;
+    return if (unit < part * threads) unit % threads * part + unit / threads else unit;
 }
 
 fn runRows(a: *const Arguments, segment: *const Segment, first: usize, end: usize, scratch: []align(64) u8) void {
