@@ -7,9 +7,14 @@ const simd = @import("simd.zig");
 
 const F32 = simd.F32;
 
-/// Register tile: rows x tokens.
-const tile_rows = if (simd.has_avx512) 4 else if (simd.has_avx2 or simd.has_dotprod) 2 else 1;
-const tile_tokens = if (simd.has_avx512) 6 else 2;
+/// Tokens of a register tile.
+const tile_tokens = if (simd.has_avx512) 8 else 2;
+
+/// Rows of a register tile. Rows cost a conversion, tokens a load: of 24 sums, three rows of eight tokens cost least.
+fn tileRows(comptime tokens: usize) usize {
+    if (simd.has_avx512) return if (tokens > 4) 3 else 4;
+    return if (simd.has_avx2 or simd.has_dotprod) 2 else 1;
+}
 
 /// Rows `first .. end` of a segment, all tokens.
 pub fn run(comptime dtype: ops.DType, a: *const matmul.Arguments, segment: *const matmul.Segment, first: usize, end: usize) void {
@@ -18,8 +23,9 @@ pub fn run(comptime dtype: ops.DType, a: *const matmul.Arguments, segment: *cons
     while (token < a.tokens) : (token += tile_tokens) {
         switch (@min(tile_tokens, a.tokens - token)) {
             inline 1...tile_tokens => |tokens| {
+                const rows = comptime tileRows(tokens);
                 var row = first;
-                while (row + tile_rows <= end) : (row += tile_rows) tile(dtype, tile_rows, tokens, a, segment, row, token);
+                while (row + rows <= end) : (row += rows) tile(dtype, rows, tokens, a, segment, row, token);
                 while (row < end) : (row += 1) tile(dtype, 1, tokens, a, segment, row, token);
             },
             else => unreachable,
@@ -34,7 +40,12 @@ fn tile(comptime dtype: ops.DType, comptime rows: usize, comptime tokens: usize,
     var done: usize = 0;
     while (done < whole) : (done += 16) {
         var weights: [rows]F32 = undefined;
-        inline for (0..rows) |r| weights[r] = widen(dtype, segment.data + (row + r) * segment.row_bytes + done * element_bytes);
+        inline for (0..rows) |r| {
+            const p = segment.data + (row + r) * segment.row_bytes + done * element_bytes;
+            // Few tokens are bound by memory: ask for the same place of the next tile's rows.
+            if (tokens <= 2) @prefetch(p + rows * segment.row_bytes, .{ .locality = 3 });
+            weights[r] = widen(dtype, p);
+        }
         inline for (0..tokens) |t| {
             const x: F32 = a.x[(token + t) * a.x_stride + done ..][0..16].*;
             inline for (0..rows) |r| acc[r][t] = math.mulAdd(weights[r], x, acc[r][t]);
