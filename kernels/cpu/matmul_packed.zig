@@ -76,6 +76,8 @@ fn multiply(
     stride: usize,
 ) void {
     @setEvalBranchQuota(100_000);
+    // Weights that only one tile of tokens meets come from memory: ask for them in time.
+    const ahead: usize = if (a.tokens <= activations.tile_tokens) 4096 else 0;
     var acc: [tokens]F32 = @splat(@splat(0));
     var records: [*]const Record = a.x_groups.first(token);
     var span = panel;
@@ -87,7 +89,7 @@ fn multiply(
         for (0..groups_per_span) |_| {
             // Formats in blocks of 32 may end in the middle of a group.
             const present = if (l.scales == .super) layouts.group_slabs else @min(slabs, layouts.group_slabs);
-            addGroup(l, tokens, head, span, present, records, &acc);
+            addGroup(l, tokens, head, span, present, ahead, records, &acc);
             span += present * l.slabBytes();
             slabs -= present;
             records += stride;
@@ -103,6 +105,7 @@ inline fn addGroup(
     head: layouts.Header,
     first: [*]const u8,
     slabs: usize,
+    ahead: usize,
     records: [*]const Record,
     acc: *[tokens]F32,
 ) void {
@@ -110,8 +113,7 @@ inline fn addGroup(
     var low: [tokens]I32 = @splat(@splat(0));
     for (0..slabs) |index| {
         const slab = first + index * l.slabBytes();
-        // Single tokens are bound by memory: ask for what comes next.
-        if (tokens <= 2) inline for (0..l.slabBytes() / 64) |line| @prefetch(slab + 4096 + 64 * line, .{ .locality = 3 });
+        inline for (0..l.slabBytes() / 64) |line| @prefetch(slab + ahead + 64 * line, .{ .locality = 3 });
         inline for (0..l.subs()) |sub| {
             var q: [slab_registers / l.subs()]simd.U8 = undefined;
             inline for (&q, sub * q.len..) |*integers, j| integers.* = layouts.integers(l, slab, j);
