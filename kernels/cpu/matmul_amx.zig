@@ -95,6 +95,7 @@ fn unpack(comptime l: Layout, panel: [*]const u8, k: usize, groups: [*]Group(pla
             head = layouts.header(l, span);
             slab += l.headerBytes();
         }
+        inline for (0..l.slabBytes() / 64) |line| @prefetch(slab + 4096 + 64 * line, .{ .locality = 3 });
         const group = &groups[index / group_slabs];
         const at = index % group_slabs;
         if (l.whole()) {
