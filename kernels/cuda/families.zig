@@ -10,6 +10,7 @@ const Lowering = @import("launch.zig").Lowering;
 
 const families = .{
     @import("embed.zig"),
+    @import("matmul.zig"),
     @import("norm.zig"),
     @import("rope.zig"),
     @import("cache.zig"),

@@ -52,7 +52,7 @@ export const SAMPLE_LEVELS = LEVELS;
 export const EVERY_OP_LEVELS = CPU_LEVELS;
 
 /** What matrix products run on: every level of the CPU, with weights where they lie and re-laid. */
-export const PRODUCT_LEVELS: readonly LevelDevices[] = [...CPU_LEVELS, ...REPACKED_LEVELS];
+export const PRODUCT_LEVELS: readonly LevelDevices[] = [...LEVELS, ...REPACKED_LEVELS];
 
 const CANARY_BYTES = 256;
 const CANARY = 0xa5;
