@@ -14,6 +14,7 @@ const families = .{
     @import("norm.zig"),
     @import("rope.zig"),
     @import("cache.zig"),
+    @import("attention.zig"),
     @import("pointwise.zig"),
     @import("sample.zig"),
 };

@@ -368,3 +368,36 @@ DEVICE void multiply_bf16(float (&d)[4], const u32 (&a)[4], const u32 (&b)[2]) {
   }
 }
 #endif
+
+// Two floats as halves, or as bfloat16, in one word.
+DEVICE u32 pack_f16(float low, float high) {
+#if CUDA_ARCH >= 80
+  u32 pair;
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+  return pair;
+#else
+  return float_to_half(low) | static_cast<u32>(float_to_half(high)) << 16;
+#endif
+}
+
+#if CUDA_ARCH >= 80
+DEVICE u32 pack_bf16(float low, float high) {
+  u32 pair;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+  return pair;
+}
+#endif
+
+// The same value, of which the compiler knows nothing: what is computed from it is not moved out of a loop, where it
+// would take registers.
+DEVICE u32 opaque(u32 value) {
+  asm volatile("" : "+r"(value));
+  return value;
+}
+
+// 2^x with an error of 2^-22; 0 for minus infinity and for results below the normal range.
+DEVICE float exp2_fast(float x) {
+  float value;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(value) : "f"(x));
+  return value;
+}

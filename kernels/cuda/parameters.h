@@ -1,4 +1,5 @@
 /* All parameter structs, for Zig: one line per family. */
+#include "attention.h"
 #include "cache.h"
 #include "embed.h"
 #include "matmul.h"

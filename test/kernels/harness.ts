@@ -46,8 +46,8 @@ const REPACKED_LEVELS: readonly LevelDevices[] = availableLevels().map((level) =
 /** Devices whose programs re-lay their quantised weights. */
 const repacking = new Set(REPACKED_LEVELS.flatMap(({ devices }) => devices));
 
-/** What attention and programs with every op in them run on: what CUDA has no kernels for. */
-export const ATTENTION_LEVELS = CPU_LEVELS;
+/** What attention runs on, and sampling; programs with every op in them run on what has every op. */
+export const ATTENTION_LEVELS = LEVELS;
 export const SAMPLE_LEVELS = LEVELS;
 export const EVERY_OP_LEVELS = CPU_LEVELS;
 

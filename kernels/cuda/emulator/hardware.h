@@ -286,3 +286,23 @@ DEVICE void multiply_bytes32(i32 (&d)[4], const u32 (&a)[4], const u32 (&b)[2]) 
   const emulator::Operands in = {a, b};
   emulator::collective(0xffffffffu, emulator::multiply_bytes<32>, &in, d);
 }
+
+DEVICE u32 pack_f16(float low, float high) { return float_to_half(low) | static_cast<u32>(float_to_half(high)) << 16; }
+
+DEVICE u32 pack_bf16(float low, float high) {
+  const float values[2] = {low, high};
+  u32 pair = 0;
+  for (u32 i = 0; i < 2; i++) {
+    const u32 bits = bits_of(values[i]);
+    const u32 rounded = values[i] != values[i] ? bits >> 16 | 0x40 : (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+    pair |= rounded << (16 * i);
+  }
+  return pair;
+}
+
+DEVICE u32 opaque(u32 value) { return value; }
+
+DEVICE float exp2_fast(float x) {
+  const float value = __builtin_exp2f(x);
+  return value < 1.17549435e-38f ? 0.0f : value;
+}
