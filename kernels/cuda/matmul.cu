@@ -19,6 +19,8 @@ static constexpr u32 FEATURES = MATMUL_FEATURES;
 static constexpr u32 TOKENS = MATMUL_TOKENS;
 static constexpr u32 SEGMENT = MATMUL_SEGMENT;
 static constexpr u32 STEP = MATMUL_STEP;
+// Rows that are prepared side by side.
+static constexpr u32 PREPARED = TOKENS * MATMUL_TILES;
 
 // Sums of a fragment: features g and g + 8 of tokens 2t and 2t + 1, with g = lane / 4 and t = lane % 4.
 struct Sums {
@@ -33,16 +35,19 @@ struct Work {
   u32 bytes;
   u32 features;
   bool aligned;
+  // The rows of features lane / 4 and lane / 4 + 8.
+  const u8* rows[2];
+
+  // The last row stands for those past it.
+  DEVICE const u8* row(u32 feature) const {
+    return weights + (feature < features ? feature : features - 1) * row_bytes;
+  }
 };
 
-template <typename Format>
-DEVICE const u8* chunk_address(const Work& w, u32 feature, u32 chunk) {
-  const u32 row = feature < w.features ? feature : w.features - 1;
-  return w.weights + row * w.row_bytes + static_cast<u64>(chunk) * Staging<Format>::BYTES;
-}
+DEVICE u32 phase_of(const u8* p) { return static_cast<u32>(reinterpret_cast<u64>(p)) % 16; }
 
 // Begins to copy a chunk of 16 rows. Rows keep their offset from a multiple of 16 bytes; what lies past a row is
-// zero where a fragment can hold it.
+// zero where a fragment can hold it. Four lanes share a row, so that a warp reads 64 bytes of each of eight.
 template <typename Format>
 DEVICE void stage_chunk(const Work& w, u8* stage, u32 chunk) {
   typedef Staging<Format> Stage;
@@ -50,33 +55,49 @@ DEVICE void stage_chunk(const Work& w, u8* stage, u32 chunk) {
   const u32 begin = chunk * Stage::BYTES;
   const u32 left = w.bytes > begin ? w.bytes - begin : 0;
   if (Stage::IS_BLOCK && left == 0) return;
-  if (w.aligned) {
-    for (u32 i = lane; i < FEATURES * Stage::PIECES; i += WARP) {
-      const u32 feature = i / Stage::PIECES, at = i % Stage::PIECES * 16;
-      const u8* source = chunk_address<Format>(w, feature, chunk);
-      const u32 phase = static_cast<u32>(reinterpret_cast<u64>(source)) % 16;
-      const u32 end = phase + left;
-      if (Stage::IS_BLOCK && at >= end) continue;
-      if (at >= phase + Stage::BYTES) continue;
-      const u32 valid = at >= end ? 0 : end - at < 16 ? end - at : 16;
-      copy_async16(stage + feature * Stage::STRIDE + at, source - phase + (valid == 0 ? 0 : at), valid);
-    }
-  } else {
+  if (!w.aligned) {
     for (u32 i = lane; i < FEATURES * (Stage::BYTES / 2); i += WARP) {
       const u32 feature = i / (Stage::BYTES / 2), at = i % (Stage::BYTES / 2) * 2;
       u16 value = 0;
-      if (at < left) value = *reinterpret_cast<const u16*>(chunk_address<Format>(w, feature, chunk) + at);
+      if (at < left) value = *reinterpret_cast<const u16*>(w.row(feature) + begin + at);
       *reinterpret_cast<u16*>(stage + feature * Stage::STRIDE + at) = value;
+    }
+    return;
+  }
+  const u32 first = lane % 4 * 16;
+#pragma unroll
+  for (u32 half = 0; half < 2; half++) {
+    const u8* source = w.rows[half] + begin;
+    const u32 phase = Stage::IS_BLOCK ? phase_of(source) : 0;
+    const u8* piece = source - phase + first;
+    u8* target = stage + (lane / 4 + 8 * half) * Stage::STRIDE + first;
+    // Not near the end of the row, pieces are whole.
+    if (left >= Stage::BYTES + (Stage::IS_BLOCK ? 15 : 0)) {
+#pragma unroll
+      for (u32 at = 0; at < Stage::PIECES * 16; at += 64)
+        if (at + 64 <= Stage::BYTES || at + first < phase + Stage::BYTES) copy_async16(target + at, piece + at);
+    } else {
+#pragma unroll 1
+      for (u32 at = 0; at + first < phase + Stage::BYTES; at += 64) {
+        const u32 end = phase + left;
+        const u32 valid = at + first >= end ? 0 : end - at - first < 16 ? end - at - first : 16;
+        // Nothing reads blocks past the end; elements there must be zero.
+        if (valid > 0 || !Stage::IS_BLOCK) copy_async16(target + at, valid > 0 ? piece + at : source, valid);
+      }
     }
   }
 }
 
-// The staged row of a feature.
+// The staged row of feature lane / 4 + 8 * half.
 template <typename Format>
-DEVICE const u8* staged_row(const Work& w, const u8* stage, u32 feature, u32 chunk) {
-  const u32 phase = static_cast<u32>(reinterpret_cast<u64>(chunk_address<Format>(w, feature, chunk))) % 16;
-  return stage + feature * Staging<Format>::STRIDE + (Staging<Format>::IS_BLOCK && w.aligned ? phase : 0);
+DEVICE const u8* staged_row(const Work& w, const u8* stage, u32 half, u32 chunk) {
+  const u32 phase = Staging<Format>::IS_BLOCK && w.aligned ? phase_of(w.rows[half] + chunk * Staging<Format>::BYTES) : 0;
+  return stage + (lane_index() / 4 + 8 * half) * Staging<Format>::STRIDE + phase;
 }
+
+struct alignas(8) Two {
+  float x, y;
+};
 
 template <typename Format>
 struct Scaling {
@@ -84,48 +105,59 @@ struct Scaling {
   static constexpr u32 SUBS = SEGMENT / SUB;
 };
 
-// Writes the scales of a staged segment, and after them its minima, [sub-block][feature]. A lane has every other
-// sub-block of a feature.
+// Writes the scales of a staged segment, each with its minimum where the format has one, [sub-block][feature]. A lane
+// has every fourth sub-block of its two features.
 template <typename Format>
-DEVICE void unpack_scales(const u8* row, float* scales, u32 elements) {
+DEVICE void unpack_scales(const u8* const (&rows)[2], float* scales, u32 elements) {
   typedef Scaling<Format> S;
   const u32 lane = lane_index();
-  const u32 feature = lane % FEATURES;
 #pragma unroll
-  for (u32 i = 0; i < S::SUBS / 2; i++) {
-    const u32 sub = 2 * i + lane / FEATURES;
+  for (u32 i = 0; i < S::SUBS / 4; i++) {
+    const u32 sub = 4 * i + lane % 4;
     const u32 element = sub * S::SUB;
     if (element >= elements) continue;
-    const u8* block = row + element / Format::BLOCK_ELEMENTS * Format::BLOCK_BYTES;
-    const Octet octet = Format::octet(block, element % Format::BLOCK_ELEMENTS / 8);
-    scales[sub * FEATURES + feature] = octet.scale;
-    if (Format::HAS_MINIMUM) scales[(S::SUBS + sub) * FEATURES + feature] = octet.minimum;
+#pragma unroll
+    for (u32 half = 0; half < 2; half++) {
+      const u8* block = rows[half] + element / Format::BLOCK_ELEMENTS * Format::BLOCK_BYTES;
+      const Octet octet = Format::octet(block, element % Format::BLOCK_ELEMENTS / 8);
+      const u32 at = sub * FEATURES + lane / 4 + 8 * half;
+      if (Format::HAS_MINIMUM) {
+        reinterpret_cast<Two*>(scales)[at] = {octet.scale, octet.minimum};
+      } else {
+        scales[at] = octet.scale;
+      }
+    }
   }
 }
 
-// Values of columns 2t and 2t + 1 of a line of a tile.
-struct Two {
-  float x, y;
-};
+// Columns of a line of rows, which are all there where a warp has several tiles.
 template <u32 TILES>
-DEVICE Two load_two(const RowTile& x, const float* lines, u32 tile, u32 line, u32 t) {
-  const u32 columns = TILES == 1 ? x.columns : TOKENS;
-  const u8* const own = reinterpret_cast<const u8*>(lines) + tile * x.stride;
-  const float* const values = reinterpret_cast<const float*>(own) + line * columns;
-  Two two = {0.0f, 0.0f};
-  if (2 * t < columns) two.x = values[2 * t];
-  if (2 * t + 1 < columns) two.y = values[2 * t + 1];
-  return two;
+DEVICE u32 columns_of(const RowTile& x) {
+  return TILES == 1 ? x.columns : TILES * TOKENS;
 }
 
-// Line `line` (a plane of a step) of tile `tile` of x, which has all its columns where there are several tiles.
+// The words of line `line` (a plane of a step) of tile `tile`.
 template <u32 TILES>
 DEVICE Words4 load_fragment(const RowTile& x, u32 tile, u32 line, u32 lane) {
-  const u32 columns = TILES == 1 ? x.columns : TOKENS;
-  const Words4 zero = {0, 0, 0, 0};
-  if (lane / 4 >= columns) return zero;
-  const u8* lines = x.fragments + tile * x.stride;
-  return *reinterpret_cast<const Words4*>(lines + (line * columns + lane / 4) * 64 + lane % 4 * 16);
+  const u32 columns = columns_of<TILES>(x);
+  if (lane / 4 >= columns) return {0, 0, 0, 0};
+  return *reinterpret_cast<const Words4*>(x.fragments + (line * columns + tile * TOKENS + lane / 4) * 64 + lane % 4 * 16);
+}
+
+// The sums of both halves of a step, of columns 2t and 2t + 1 of tile `tile`.
+template <u32 TILES>
+DEVICE Float4 load_sums(const RowTile& x, u32 tile, u32 step, u32 t) {
+  const u32 pairs = (columns_of<TILES>(x) + 1) / 2;
+  if (t >= pairs) return {0.0f, 0.0f, 0.0f, 0.0f};
+  return reinterpret_cast<const Float4*>(x.sums)[step * pairs + tile * (TOKENS / 2) + t];
+}
+
+// The scales of a group, of columns 2t and 2t + 1 of tile `tile`.
+template <u32 TILES>
+DEVICE Two load_scales(const RowTile& x, u32 tile, u32 group, u32 t) {
+  const u32 pairs = (columns_of<TILES>(x) + 1) / 2;
+  if (t >= pairs) return {0.0f, 0.0f};
+  return reinterpret_cast<const Two*>(x.scales)[group * pairs + tile * (TOKENS / 2) + t];
 }
 
 // sums += scale of each feature * (integer + minimum part).
@@ -174,8 +206,10 @@ DEVICE void multiply_blocks(Sums (&sums)[TILES], const u8* const (&rows)[2], con
 #pragma unroll
         for (u32 i = 0; i < 2; i++) {
           const u32 sub = s * (32 / S::SUB) + part;
-          scale[part][i] = scales[sub * FEATURES + g + 8 * i];
-          minimum[part][i] = Format::HAS_MINIMUM ? scales[(S::SUBS + sub) * FEATURES + g + 8 * i] : 0.0f;
+          const u32 from = sub * FEATURES + g + 8 * i;
+          const Two both = Format::HAS_MINIMUM ? reinterpret_cast<const Two*>(scales)[from] : Two{scales[from], 0.0f};
+          scale[part][i] = both.x;
+          minimum[part][i] = both.y;
         }
       }
       const u32 step = first_step + s;
@@ -183,11 +217,8 @@ DEVICE void multiply_blocks(Sums (&sums)[TILES], const u8* const (&rows)[2], con
       for (u32 tile = 0; tile < TILES; tile++) {
         if (tile >= live) continue;
         const Words4 words = load_fragment<TILES>(x, tile, step, lane);
-        Two total[2] = {};
-        if (Format::HAS_MINIMUM) {
-          total[0] = load_two<TILES>(x, x.sums, tile, step * 2, t);
-          total[1] = load_two<TILES>(x, x.sums, tile, step * 2 + 1, t);
-        }
+        Float4 total = {0.0f, 0.0f, 0.0f, 0.0f};
+        if (Format::HAS_MINIMUM) total = load_sums<TILES>(x, tile, step, t);
         if (S::SUB == 32) {
           i32 d[4] = {0, 0, 0, 0};
           const u32 high[2] = {words.x, words.y}, low[2] = {words.z, words.w};
@@ -195,7 +226,7 @@ DEVICE void multiply_blocks(Sums (&sums)[TILES], const u8* const (&rows)[2], con
           weigh_high(d);
           multiply_bytes32(d, a, low);
           add_scaled<Format::HAS_MINIMUM>(group[tile], d, scale[0], minimum[0],
-                                          {total[0].x + total[1].x, total[0].y + total[1].y});
+                                          {total.x + total.y, total.z + total.w});
         } else {
           i32 d[4] = {0, 0, 0, 0}, e[4] = {0, 0, 0, 0};
           multiply_bytes16(d, a[0], a[1], words.x);
@@ -204,11 +235,12 @@ DEVICE void multiply_blocks(Sums (&sums)[TILES], const u8* const (&rows)[2], con
           weigh_high(e);
           multiply_bytes16(d, a[0], a[1], words.z);
           multiply_bytes16(e, a[2], a[3], words.w);
-          add_scaled<Format::HAS_MINIMUM>(group[tile], d, scale[0], minimum[0], total[0]);
-          add_scaled<Format::HAS_MINIMUM>(group[tile], e, scale[32 / S::SUB - 1], minimum[32 / S::SUB - 1], total[1]);
+          add_scaled<Format::HAS_MINIMUM>(group[tile], d, scale[0], minimum[0], {total.x, total.z});
+          add_scaled<Format::HAS_MINIMUM>(group[tile], e, scale[32 / S::SUB - 1], minimum[32 / S::SUB - 1],
+                                          {total.y, total.w});
         }
         if ((s + 1) % GROUP_STEPS == 0 || s + 1 == steps) {
-          const Two by = load_two<TILES>(x, x.scales, tile, step / GROUP_STEPS, t);
+          const Two by = load_scales<TILES>(x, tile, step / GROUP_STEPS, t);
 #pragma unroll
           for (u32 i = 0; i < 4; i++) {
             sums[tile].d[i] = fused_multiply_add(i % 2 == 0 ? by.x : by.y, group[tile].d[i], sums[tile].d[i]);
@@ -277,7 +309,7 @@ struct Stream {
   static constexpr u32 CHUNKS = SEGMENT / Stage::CHUNK;
   static constexpr u32 STAGE_BYTES = Stage::STRIDE * FEATURES;
 
-  const Work work;
+  Work work;
   u8* const memory;
   const u32 first_segment;
   const u32 split;
@@ -328,22 +360,24 @@ DEVICE void multiply(const Matmul& p) {
   float* const scales = reinterpret_cast<float*>(own + Stage::STAGES * STAGE_BYTES);
   Stream<Format, TILES> stream = {
       {part.data + feature * part.row_bytes, part.row_bytes, p.k / Format::BLOCK_ELEMENTS * Format::BLOCK_BYTES,
-       part.rows - feature, part.aligned != 0},
+       part.rows - feature, part.aligned != 0, {}},
       own, turn, p.split, has_work ? segments : 0, 0, 0};
+  stream.work.rows[0] = stream.work.row(lane / 4);
+  stream.work.rows[1] = stream.work.row(lane / 4 + 8);
   stream.begin_next();
 
   // Rows are prepared while the first weights are under way.
   RowTile x;
   const u32 live = (tokens - token + TOKENS - 1) / TOKENS;
   if (TILES == 1 && p.prepared == nullptr) {
-    x = Rows<IS_BLOCK>::tile(shared + p.prepared_offset, 0, p.steps, tokens);
+    x = Rows<IS_BLOCK>::tile(shared + p.prepared_offset, p.steps, tokens);
     const u32 spans = (p.steps + 3) / 4;
     for (u32 i = warp; i < spans * tokens; i += warps)
       prepare<IS_BLOCK>(x, i / spans, p.x.data + i / spans * p.x.stride, p.k, p.steps, i % spans, p.vectors != 0);
     barrier();
   } else {
-    u8* const prepared = const_cast<u8*>(p.prepared) + block_x() * TILES * p.prepared_stride;
-    x = Rows<IS_BLOCK>::tile(prepared, p.prepared_stride, p.steps, TOKENS);
+    // A block of one tile is the only one.
+    x = Rows<IS_BLOCK>::tile(const_cast<u8*>(p.prepared) + block_x() * p.prepared_stride, p.steps, PREPARED);
   }
 
   Sums total[TILES];
@@ -367,10 +401,10 @@ DEVICE void multiply(const Matmul& p) {
         const u32 left = p.steps > first ? p.steps - first : 0;
         const u32 steps = left < Stage::CHUNK / STEP ? left : Stage::CHUNK / STEP;
         if constexpr (IS_BLOCK) {
-          unpack_scales<Format>(staged_row<Format>(stream.work, stage, lane % FEATURES, chunk), scales, steps * STEP);
+          const u8* const rows[2] = {staged_row<Format>(stream.work, stage, 0, chunk),
+                                     staged_row<Format>(stream.work, stage, 1, chunk)};
+          unpack_scales<Format>(rows, scales, steps * STEP);
           warp_barrier();
-          const u8* const rows[2] = {staged_row<Format>(stream.work, stage, lane / 4, chunk),
-                                     staged_row<Format>(stream.work, stage, lane / 4 + 8, chunk)};
           multiply_blocks<Format, TILES>(sums, rows, scales, x, live, first, steps);
         } else {
           multiply_planes<Format, TILES>(sums, stage, x, live, first, steps);
@@ -419,8 +453,8 @@ DEVICE void prepare_row(const MatmulPrepare& p) {
   if (row >= rows_of(p.rows)) return;
   const u32 span = block_y() * (block_threads() / WARP) + warp_index();
   if (span * 4 >= p.steps) return;
-  const RowTile tile = Rows<is_block>::tile(p.prepared + row / TOKENS * p.prepared_stride, 0, p.steps, TOKENS);
-  prepare<is_block>(tile, row % TOKENS, p.x.data + row * p.x.stride, p.k, p.steps, span, p.vectors != 0);
+  const RowTile tile = Rows<is_block>::tile(p.prepared + row / PREPARED * p.prepared_stride, p.steps, PREPARED);
+  prepare<is_block>(tile, row % PREPARED, p.x.data + row * p.x.stride, p.k, p.steps, span, p.vectors != 0);
 }
 
 KERNEL(matmul_prepare_integers, MatmulPrepare, THREADS, 1) { prepare_row<true>(p); }

@@ -45,7 +45,7 @@ struct Matmul {
   struct Matrix residual;
   /* x as `matmul_prepare_<kind>` left it, or null: then every block prepares its rows in shared memory. */
   const u8 *prepared;
-  /* Bytes of MATMUL_TOKENS prepared rows. */
+  /* Bytes of MATMUL_TOKENS * MATMUL_TILES prepared rows. */
   u64 prepared_stride;
   u32 k;
   /* Steps of k, the last one perhaps not full. */

@@ -39,15 +39,16 @@ const Kind = enum {
 
     /// Bytes of `rows` rows of `steps` steps, as `RowTile` has them.
     fn bytes(kind: Kind, rows: u64, steps: u64) u64 {
+        const groups = std.math.divCeil(u64, steps * c.MATMUL_STEP, c.MATMUL_GROUP) catch unreachable;
         return switch (kind) {
-            .integers => rows * (steps * (64 + 2 * 4) + (std.math.divCeil(u64, steps * c.MATMUL_STEP, c.MATMUL_GROUP) catch unreachable) * 4),
+            .integers => rows * steps * 64 + std.mem.alignForward(u64, rows, 2) * (steps * 2 + groups) * 4,
             .parts => rows * steps * 3 * 64,
         };
     }
 
-    /// Bytes from one tile of eight prepared rows to the next.
-    fn tileBytes(kind: Kind, steps: u64) u64 {
-        return std.mem.alignForward(u64, kind.bytes(c.MATMUL_TOKENS, steps), 128);
+    /// Bytes of the rows that a launch prepares side by side.
+    fn preparedBytes(kind: Kind, steps: u64) u64 {
+        return std.mem.alignForward(u64, kind.bytes(wide_tokens, steps), 128);
     }
 };
 
@@ -80,8 +81,8 @@ fn workspaceOf(program: *const program_module.Program, op: *const program_module
     const x = program.operand(op, o.x).?;
     const rows = Rows.of(x).at(program.dims);
     if (rows <= ownRows(kind, stepsOf(x))) return 0;
-    const tiles = std.math.divCeil(u64, rows, c.MATMUL_TOKENS) catch unreachable;
-    return tiles * kind.tileBytes(stepsOf(x));
+    const blocks = std.math.divCeil(u64, rows, wide_tokens) catch unreachable;
+    return blocks * kind.preparedBytes(stepsOf(x));
 }
 
 /// Blocks for so many rows; none for other numbers of rows.
@@ -155,7 +156,7 @@ fn lowerPrepare(l: *launch.Lowering, kind: Kind, workspace: u64) status.Error!vo
         .rows = l.leading(o.x),
         .x = l.matrix(o.x),
         .prepared = @ptrFromInt(workspace),
-        .prepared_stride = kind.tileBytes(steps),
+        .prepared_stride = kind.preparedBytes(steps),
         .k = x.shape[1],
         .steps = steps,
         .vectors = @intFromBool(hasVectorRows(l)),
@@ -173,7 +174,7 @@ fn lowerProducts(l: *launch.Lowering, kind: Kind, info: ops.DTypeInfo, workspace
         .x = l.matrix(o.x),
         .residual = l.matrix(o.residual),
         .prepared = null,
-        .prepared_stride = kind.tileBytes(steps),
+        .prepared_stride = kind.preparedBytes(steps),
         .k = x.shape[1],
         .steps = steps,
         .vectors = @intFromBool(hasVectorRows(l)),

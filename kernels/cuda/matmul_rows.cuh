@@ -1,5 +1,5 @@
-// Rows of x as the matrix instructions want them: fragments of MATMUL_TOKENS rows, in shared memory or prepared by
-// `matmul_prepare_<kind>`. A lane finds the words of a step in one load of 16 bytes per plane.
+// Rows of x as the matrix instructions want them, in shared memory or prepared by `matmul_prepare_<kind>`. A lane finds
+// the words of a step in one load of 16 bytes per plane.
 //
 // Beside block formats a row is integers of 15 bits in groups of MATMUL_GROUP that share a scale; an integer is
 // 128 * high + low, two signed bytes. So products and their sums are exact, and the same in every order.
@@ -8,29 +8,29 @@
 
 #include "matmul_weights.cuh"
 
-// One tile of tokens. `columns` tokens lie side by side.
+// Some tokens, `columns` of them side by side; lines of sums and scales are made even.
 struct RowTile {
   // [step][plane][column][t] of 16 bytes. Block formats, high and low bytes in one plane: the high bytes of elements
   // 4t.. and 16 + 4t.., then the low ones. Plain formats: elements 2t, 2t + 1; 2t + 8, 2t + 9; 2t + 16 ..; 2t + 24 ..
   u8* fragments;
   // Block formats only. [group][column]
   float* scales;
-  // [step][half][column]: sums of the integers of 16 elements.
+  // [step][column][half]: sums of the integers of 16 elements.
   float* sums;
   u32 columns;
-  // Bytes from a tile to the next.
-  u64 stride;
+
+  DEVICE u32 pairs() const { return (columns + 1) / 2; }
 };
 
 template <bool is_block>
 struct Rows {
   static constexpr u32 PLANES = is_block ? 1 : 3;
 
-  static DEVICE RowTile tile(u8* memory, u64 stride, u32 steps, u32 columns) {
-    RowTile tile = {memory, nullptr, nullptr, columns, stride};
+  static DEVICE RowTile tile(u8* memory, u32 steps, u32 columns) {
+    RowTile tile = {memory, nullptr, nullptr, columns};
     if (is_block) {
       tile.sums = reinterpret_cast<float*>(memory + steps * 64 * columns);
-      tile.scales = tile.sums + steps * 2 * columns;
+      tile.scales = tile.sums + steps * 4 * tile.pairs();
     }
     return tile;
   }
@@ -92,9 +92,9 @@ DEVICE void prepare_integers(const RowTile& tile, u32 column, const float* x, u3
   u32* words = Rows<true>::words(tile, step, 0, column, lane % 4);
   words[half] = pack_bytes(high_byte(a), high_byte(b), high_byte(c), high_byte(d));
   words[2 + half] = pack_bytes(low_byte(a), low_byte(b), low_byte(c), low_byte(d));
-  if (lane % 4 == 0) tile.sums[(step * 2 + half) * tile.columns + column] = static_cast<float>(sum);
+  if (lane % 4 == 0) tile.sums[(step * 2 * tile.pairs() + column) * 2 + half] = static_cast<float>(sum);
   if (lane % (MATMUL_GROUP / 4) == 0)
-    tile.scales[step / (MATMUL_GROUP / MATMUL_STEP) * tile.columns + column] = float_of(largest) / INTEGER_MAX;
+    tile.scales[step / (MATMUL_GROUP / MATMUL_STEP) * 2 * tile.pairs() + column] = float_of(largest) / INTEGER_MAX;
 }
 
 DEVICE void prepare_parts(const RowTile& tile, u32 column, const float* x, u32 k, u32 steps, u32 span, bool vectors) {
