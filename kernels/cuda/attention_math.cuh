@@ -25,8 +25,8 @@ struct alignas(8) Float2 {
 };
 
 DEVICE float infinity() { return float_of(0x7f800000u); }
-// The lowest bit that is set, of a word that is not 0.
-DEVICE u32 find_first(u32 bits) { return static_cast<u32>(__builtin_ctz(bits)); }
+// The lowest bit that is set, of a word that is not 0: the exponent of the float that has only this bit.
+DEVICE u32 find_first(u32 bits) { return (bits_of(static_cast<float>(bits & (0u - bits))) >> 23) - 127; }
 DEVICE u32 smaller(u32 a, u32 b) { return a < b ? a : b; }
 DEVICE u32 larger(u32 a, u32 b) { return a > b ? a : b; }
 DEVICE float larger(float a, float b) { return b > a ? b : a; }
@@ -83,9 +83,7 @@ struct TensorCores : Format {
 
   // Bytes of sixteen rows of queries.
   template <u32 D>
-  static constexpr u32 query_bytes() {
-    return Format::QUERY_PARTS * TILE_ROWS * D * 2;
-  }
+  static constexpr u32 QUERY_BYTES = Format::QUERY_PARTS * TILE_ROWS * D * 2;
 
   // Four dimensions of a row of queries.
   template <u32 D>
@@ -196,9 +194,7 @@ struct PlainCores : Format {
   static constexpr u32 LANES = 16 / Format::BYTES;
 
   template <u32 D>
-  static constexpr u32 query_bytes() {
-    return TILE_ROWS * D * 4;
-  }
+  static constexpr u32 QUERY_BYTES = TILE_ROWS * D * 4;
 
   static DEVICE float settle(float weight) { return weight; }
 

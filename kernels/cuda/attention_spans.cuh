@@ -249,7 +249,7 @@ DEVICE void attend_spans(const PagedAttention& p) {
   const u32 stride = grid_y() / p.kv_heads * TILE_ROWS;
   for (u32 row = block_y() / p.kv_heads * TILE_ROWS; row < rows; row += stride) {
     u8* const queries = memory;
-    u32* const weights = reinterpret_cast<u32*>(queries + Cores::template query_bytes<D>());
+    u32* const weights = reinterpret_cast<u32*>(queries + Cores::template QUERY_BYTES<D>);
     u8* const ring = reinterpret_cast<u8*>(weights + STRIPS * Work::STEPS * Work::STEP_WORDS);
     constexpr u32 EACH = TILE_ROWS / Work::WARPS;
     load_queries<Cores, D>(p, slice, kv_head, row + warp_index() * EACH, warp_index() * EACH, EACH, queries, scales);

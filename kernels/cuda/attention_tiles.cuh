@@ -171,7 +171,7 @@ DEVICE bool find_tile(const PagedAttention& p, u32 tile_rows, u32 sequences, u32
       const u32 lower = shuffle_up(sum, distance);
       if (lane_index() >= distance) sum += lower;
     }
-    const u32 there = ballot(sum > rest);
+    const u32 there = ballot(sum > rest, FULL_MASK);
     if (there == 0) {
       rest -= shuffle(sum, WARP - 1);
       continue;
@@ -196,8 +196,8 @@ DEVICE void attend_tiles(const PagedAttention& p) {
   const u32 tile_rows = block_threads() / WARP * TILE_ROWS;
   if (!find_tile(p, tile_rows, rows_of(p.sequences), rows_of(p.tokens), slice, tile)) return;
   const u32 kv_head = block_y(), warp = warp_index(), row = tile * tile_rows, own = row + warp * TILE_ROWS;
-  u8* const queries = memory + warp * Cores::template query_bytes<D>();
-  u8* const strips = memory + block_threads() / WARP * Cores::template query_bytes<D>();
+  u8* const queries = memory + warp * Cores::template QUERY_BYTES<D>;
+  u8* const strips = memory + block_threads() / WARP * Cores::template QUERY_BYTES<D>;
   u32* const weights = reinterpret_cast<u32*>(strips + 2 * Work::STRIP_BYTES) + warp * Work::STEPS * Work::STEP_WORDS;
   load_queries<Cores, D>(p, slice, kv_head, own, 0, TILE_ROWS, queries, scales + warp * TILE_ROWS);
   warp_barrier();
