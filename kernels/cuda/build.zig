@@ -4,13 +4,15 @@
 const std = @import("std");
 
 /// Families of kernels: `<name>.cu` each.
-const families = [_][]const u8{ "step", "embed", "norm", "rope", "cache", "pointwise", "sample" };
+const families = [_][]const u8{ "step", "embed", "norm", "rope", "cache", "pointwise", "sample", "matmul", "attention" };
 
 /// Headers that kernels include: a change compiles them again.
 const headers = [_][]const u8{
     "types.h", "device.cuh",  "hardware.cuh", "math.cuh",    "dequantise.cuh",
     "step.h",  "embed.h",     "norm.h",       "rope.h",      "cache.h",
     "pointwise.h",
+    "attention.h", "attention_math.cuh", "attention_step.cuh", "attention_spans.cuh", "attention_tiles.cuh",
+    "matmul.h", "matmul_weights.cuh", "matmul_rows.cuh",
     "sample.h", "sample.cuh", "sample_row.cuh", "sample_select.cuh",
 };
 

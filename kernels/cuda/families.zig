@@ -10,9 +10,11 @@ const Lowering = @import("launch.zig").Lowering;
 
 const families = .{
     @import("embed.zig"),
+    @import("matmul.zig"),
     @import("norm.zig"),
     @import("rope.zig"),
     @import("cache.zig"),
+    @import("attention.zig"),
     @import("pointwise.zig"),
     @import("sample.zig"),
 };

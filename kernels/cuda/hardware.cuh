@@ -300,3 +300,104 @@ DEVICE void multiply_bf16(float (&d)[4], const u32 (&a)[4], const u32 (&b)[2]) {
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 #endif
+
+// Rounded to nearest even.
+DEVICE i32 round_to_i32(float x) {
+  i32 value;
+  asm("cvt.rni.s32.f32 %0, %1;" : "=r"(value) : "f"(x));
+  return value;
+}
+
+// Bytes `selector & 7`, `selector >> 4 & 7` and so on of the eight of low and high.
+DEVICE u32 select_bytes(u32 low, u32 high, u32 selector) {
+  u32 value;
+  asm("prmt.b32 %0, %1, %2, %3;" : "=r"(value) : "r"(low), "r"(high), "r"(selector));
+  return value;
+}
+
+// d[16, 8] += a[16, 16] b[16, 8] of signed bytes (mma.m16n8k16): lane i holds, with g = i / 4 and t = i % 4, columns 4t
+// to 4t + 3 of rows g and g + 8 of a, rows 4t to 4t + 3 of column g of b, and d as of `multiply_f16`.
+DEVICE void multiply_bytes16(i32 (&d)[4], u32 a0, u32 a1, u32 b) {
+#if CUDA_ARCH >= 80
+  asm volatile("mma.sync.aligned.m16n8k16.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
+               : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
+               : "r"(a0), "r"(a1), "r"(b));
+#else
+  asm volatile("mma.sync.aligned.m8n8k16.row.col.s32.s8.s8.s32 {%0, %1}, {%2}, {%3}, {%0, %1};"
+               : "+r"(d[0]), "+r"(d[1])
+               : "r"(a0), "r"(b));
+  asm volatile("mma.sync.aligned.m8n8k16.row.col.s32.s8.s8.s32 {%0, %1}, {%2}, {%3}, {%0, %1};"
+               : "+r"(d[2]), "+r"(d[3])
+               : "r"(a1), "r"(b));
+#endif
+}
+
+// d[16, 8] += a[16, 32] b[32, 8] of signed bytes: a[0], a[1] and b[0] as above, the others 16 further on.
+DEVICE void multiply_bytes32(i32 (&d)[4], const u32 (&a)[4], const u32 (&b)[2]) {
+#if CUDA_ARCH >= 80
+  asm volatile(
+      "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, "
+      "%3};"
+      : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+#else
+  multiply_bytes16(d, a[0], a[1], b[0]);
+  multiply_bytes16(d, a[2], a[3], b[1]);
+#endif
+}
+
+#if CUDA_ARCH < 80
+// What Turing lacks, by shuffles: right, but slow.
+DEVICE void multiply_bf16(float (&d)[4], const u32 (&a)[4], const u32 (&b)[2]) {
+  const u32 lane = thread_x() % 32, row = lane / 4 * 4, column = lane % 4 * 8;
+#pragma unroll
+  for (u32 t = 0; t < 4; t++) {
+#pragma unroll
+    for (u32 high = 0; high < 2; high++) {
+      const u32 upper = shuffle(a[2 * high], row + t), lower = shuffle(a[2 * high + 1], row + t);
+      const u32 left = shuffle(b[high], column + t), right = shuffle(b[high], column + 4 + t);
+#pragma unroll
+      for (u32 i = 0; i < 2; i++) {
+        const u32 up = i == 0 ? 16 : 0, mask = 0xffff0000u;
+        d[0] = fused_multiply_add(float_of(upper << up & mask), float_of(left << up & mask), d[0]);
+        d[1] = fused_multiply_add(float_of(upper << up & mask), float_of(right << up & mask), d[1]);
+        d[2] = fused_multiply_add(float_of(lower << up & mask), float_of(left << up & mask), d[2]);
+        d[3] = fused_multiply_add(float_of(lower << up & mask), float_of(right << up & mask), d[3]);
+      }
+    }
+  }
+}
+#endif
+
+// Two floats as halves, or as bfloat16, in one word.
+DEVICE u32 pack_f16(float low, float high) {
+#if CUDA_ARCH >= 80
+  u32 pair;
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+  return pair;
+#else
+  return float_to_half(low) | static_cast<u32>(float_to_half(high)) << 16;
+#endif
+}
+
+#if CUDA_ARCH >= 80
+DEVICE u32 pack_bf16(float low, float high) {
+  u32 pair;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+  return pair;
+}
+#endif
+
+// The same value, of which the compiler knows nothing: what is computed from it is not moved out of a loop, where it
+// would take registers.
+DEVICE u32 opaque(u32 value) {
+  asm volatile("" : "+r"(value));
+  return value;
+}
+
+// 2^x with an error of 2^-22; 0 for minus infinity and for results below the normal range.
+DEVICE float exp2_fast(float x) {
+  float value;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(value) : "f"(x));
+  return value;
+}

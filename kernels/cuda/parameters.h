@@ -1,6 +1,8 @@
 /* All parameter structs, for Zig: one line per family. */
+#include "attention.h"
 #include "cache.h"
 #include "embed.h"
+#include "matmul.h"
 #include "norm.h"
 #include "pointwise.h"
 #include "rope.h"

@@ -46,13 +46,13 @@ const REPACKED_LEVELS: readonly LevelDevices[] = availableLevels().map((level) =
 /** Devices whose programs re-lay their quantised weights. */
 const repacking = new Set(REPACKED_LEVELS.flatMap(({ devices }) => devices));
 
-/** What attention and programs with every op in them run on: what CUDA has no kernels for. */
-export const ATTENTION_LEVELS = CPU_LEVELS;
+/** What attention runs on, and sampling; programs with every op in them run on what has every op. */
+export const ATTENTION_LEVELS = LEVELS;
 export const SAMPLE_LEVELS = LEVELS;
 export const EVERY_OP_LEVELS = CPU_LEVELS;
 
 /** What matrix products run on: every level of the CPU, with weights where they lie and re-laid. */
-export const PRODUCT_LEVELS: readonly LevelDevices[] = [...CPU_LEVELS, ...REPACKED_LEVELS];
+export const PRODUCT_LEVELS: readonly LevelDevices[] = [...LEVELS, ...REPACKED_LEVELS];
 
 const CANARY_BYTES = 256;
 const CANARY = 0xa5;

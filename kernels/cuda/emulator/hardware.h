@@ -243,3 +243,66 @@ DEVICE void multiply_bf16(float (&d)[4], const u32 (&a)[4], const u32 (&b)[2]) {
       },
       &in, d);
 }
+
+DEVICE i32 round_to_i32(float x) { return static_cast<i32>(__builtin_rintf(x)); }
+
+DEVICE u32 select_bytes(u32 low, u32 high, u32 selector) {
+  const u64 bytes = low | static_cast<u64>(high) << 32;
+  u32 value = 0;
+  for (u32 i = 0; i < 4; i++) value |= static_cast<u32>(bytes >> (8 * (selector >> (4 * i) & 7)) & 255) << (8 * i);
+  return value;
+}
+
+namespace emulator {
+
+// d[16, 8] += a[16, depth] b[depth, 8] of signed bytes, depth 16 or 32.
+template <u32 depth>
+void multiply_bytes(Fiber* const (&lanes)[32]) {
+  i32 a[16][depth], b[depth][8];
+  for (u32 lane = 0; lane < 32; lane++) {
+    if (lanes[lane] == nullptr) return;
+    const Operands own = *static_cast<const Operands*>(lanes[lane]->in);
+    const u32 g = lane / 4, t = lane % 4;
+    for (u32 i = 0; i < depth / 2; i++)
+      a[g + i / 4 % 2 * 8][4 * t + i % 4 + i / 8 * 16] = static_cast<i8>(own.a[i / 4] >> (8 * (i % 4)));
+    for (u32 i = 0; i < depth / 4; i++) b[4 * t + i % 4 + i / 4 * 16][g] = static_cast<i8>(own.b[i / 4] >> (8 * (i % 4)));
+  }
+  for (u32 lane = 0; lane < 32; lane++) {
+    i32* const d = static_cast<i32*>(lanes[lane]->out);
+    for (u32 i = 0; i < 4; i++)
+      for (u32 k = 0; k < depth; k++) d[i] += a[lane / 4 + i / 2 * 8][k] * b[k][lane % 4 * 2 + i % 2];
+  }
+}
+
+}  // namespace emulator
+
+DEVICE void multiply_bytes16(i32 (&d)[4], u32 a0, u32 a1, u32 b) {
+  const u32 a[2] = {a0, a1};
+  const emulator::Operands in = {a, &b};
+  emulator::collective(0xffffffffu, emulator::multiply_bytes<16>, &in, d);
+}
+
+DEVICE void multiply_bytes32(i32 (&d)[4], const u32 (&a)[4], const u32 (&b)[2]) {
+  const emulator::Operands in = {a, b};
+  emulator::collective(0xffffffffu, emulator::multiply_bytes<32>, &in, d);
+}
+
+DEVICE u32 pack_f16(float low, float high) { return float_to_half(low) | static_cast<u32>(float_to_half(high)) << 16; }
+
+DEVICE u32 pack_bf16(float low, float high) {
+  const float values[2] = {low, high};
+  u32 pair = 0;
+  for (u32 i = 0; i < 2; i++) {
+    const u32 bits = bits_of(values[i]);
+    const u32 rounded = values[i] != values[i] ? bits >> 16 | 0x40 : (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+    pair |= rounded << (16 * i);
+  }
+  return pair;
+}
+
+DEVICE u32 opaque(u32 value) { return value; }
+
+DEVICE float exp2_fast(float x) {
+  const float value = __builtin_exp2f(x);
+  return value < 1.17549435e-38f ? 0.0f : value;
+}
