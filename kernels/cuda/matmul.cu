@@ -1,6 +1,7 @@
 // matmul: out = x @ concat(weights)^T (+ bias) (+ residual), by tensor cores from one row on.
 //
-// A warp multiplies 16 features (rows of weights) by up to 8 tokens (`matvec_<dtype>`) or 64 (`matmul_<dtype>`). It
+// A warp multiplies 16 features (rows of weights) by up to 4 or 8 tokens (`matvec_few_<dtype>`, `matvec_<dtype>`) or 64
+// (`matmul_<dtype>`). It
 // stages its weights in its own shared memory by asynchronous copies, as the file has them, and turns them into
 // fragments in registers; no warp waits for another, but where several share the segments of a sum.
 // Grid (tiles of tokens, groups of tiles of features). Shared memory: staging and scales of each warp, partial sums
@@ -176,78 +177,146 @@ DEVICE void weigh_high(i32 (&d)[4]) {
   for (u32 i = 0; i < 4; i++) d[i] *= 128;
 }
 
-// One segment of a block format. rows: the staged rows of features g and g + 8.
-template <typename Format, u32 TILES>
+template <u32 TILES>
+DEVICE void clear(Sums (&sums)[TILES]) {
+#pragma unroll
+  for (u32 tile = 0; tile < TILES; tile++) sums[tile] = {{0.0f, 0.0f, 0.0f, 0.0f}};
+}
+
+template <u32 TILES>
+DEVICE void add(Sums (&sums)[TILES], const Sums (&more)[TILES]) {
+#pragma unroll
+  for (u32 tile = 0; tile < TILES; tile++) {
+#pragma unroll
+    for (u32 i = 0; i < 4; i++) sums[tile].d[i] += more[tile].d[i];
+  }
+}
+
+// Up to FEW rows of x stand in both their parts beside each other, high and low bytes as columns of one product: that
+// is half the work. A lane then has features g and g + 8 of row t, in d[0] and d[1].
+DEVICE void combine_parts(i32 (&d)[4]) {
+  d[0] = d[0] * 128 + d[1];
+  d[1] = d[2] * 128 + d[3];
+}
+
+struct alignas(8) Words2 {
+  u32 x, y;
+};
+
+template <bool has_minimum>
+DEVICE void add_few(Sums& sums, const i32 (&d)[4], const float (&scale)[2], const float (&minimum)[2], float total) {
+#pragma unroll
+  for (u32 i = 0; i < 2; i++) {
+    sums.d[i] = fused_multiply_add(scale[i], static_cast<float>(d[i]), sums.d[i]);
+    if (has_minimum) sums.d[i] = fused_multiply_add(minimum[i], total, sums.d[i]);
+  }
+}
+
+// Step `s` of a chunk of a block format, step `step` of x. rows: the staged rows of features g and g + 8.
+template <typename Format, u32 TILES, bool FEW>
+DEVICE void multiply_step(Sums (&group)[TILES], const u8* const (&rows)[2], const float* scales, const RowTile& x,
+                          u32 live, u32 s, u32 step) {
+  typedef Scaling<Format> S;
+  static constexpr u32 PARTS = STEP / S::SUB;
+  const u32 lane = lane_index(), g = lane / 4, t = lane % 4;
+  const u32 block = s * STEP / Format::BLOCK_ELEMENTS * Format::BLOCK_BYTES;
+  const u32 within = s * STEP % Format::BLOCK_ELEMENTS / STEP;
+  const Levels upper = Weights<Format>::pair(rows[0] + block, within, t);
+  const Levels lower = Weights<Format>::pair(rows[1] + block, within, t);
+  const u32 a[4] = {upper.low, lower.low, upper.high, lower.high};
+  float scale[PARTS][2], minimum[PARTS][2];
+#pragma unroll
+  for (u32 part = 0; part < PARTS; part++) {
+#pragma unroll
+    for (u32 i = 0; i < 2; i++) {
+      const u32 from = (s * PARTS + part) * FEATURES + g + 8 * i;
+      const Two both = Format::HAS_MINIMUM ? reinterpret_cast<const Two*>(scales)[from] : Two{scales[from], 0.0f};
+      scale[part][i] = both.x;
+      minimum[part][i] = both.y;
+    }
+  }
+  if (FEW) {
+    Words2 words = {0, 0};
+    if (g / 2 < x.columns)
+      words = *reinterpret_cast<const Words2*>(x.fragments + (step * x.columns + g / 2) * 64 + t * 16 + g % 2 * 8);
+    Two total = {0.0f, 0.0f};
+    if (Format::HAS_MINIMUM && t < x.columns) total = reinterpret_cast<const Two*>(x.sums)[step * 2 * x.pairs() + t];
+    i32 d[4] = {0, 0, 0, 0}, e[4] = {0, 0, 0, 0};
+    if (PARTS == 1) {
+      const u32 b[2] = {words.x, words.y};
+      multiply_bytes32(d, a, b);
+      combine_parts(d);
+      add_few<Format::HAS_MINIMUM>(group[0], d, scale[0], minimum[0], total.x + total.y);
+    } else {
+      multiply_bytes16(d, a[0], a[1], words.x);
+      multiply_bytes16(e, a[2], a[3], words.y);
+      combine_parts(d);
+      combine_parts(e);
+      add_few<Format::HAS_MINIMUM>(group[0], d, scale[0], minimum[0], total.x);
+      add_few<Format::HAS_MINIMUM>(group[0], e, scale[PARTS - 1], minimum[PARTS - 1], total.y);
+    }
+    return;
+  }
+#pragma unroll
+  for (u32 tile = 0; tile < TILES; tile++) {
+    if (tile >= live) continue;
+    const Words4 words = load_fragment<TILES>(x, tile, step, lane);
+    Float4 total = {0.0f, 0.0f, 0.0f, 0.0f};
+    if (Format::HAS_MINIMUM) total = load_sums<TILES>(x, tile, step, t);
+    i32 d[4] = {0, 0, 0, 0};
+    if (PARTS == 1) {
+      const u32 high[2] = {words.x, words.y}, low[2] = {words.z, words.w};
+      multiply_bytes32(d, a, high);
+      weigh_high(d);
+      multiply_bytes32(d, a, low);
+      add_scaled<Format::HAS_MINIMUM>(group[tile], d, scale[0], minimum[0], {total.x + total.y, total.z + total.w});
+    } else {
+      i32 e[4] = {0, 0, 0, 0};
+      multiply_bytes16(d, a[0], a[1], words.x);
+      multiply_bytes16(e, a[2], a[3], words.y);
+      weigh_high(d);
+      weigh_high(e);
+      multiply_bytes16(d, a[0], a[1], words.z);
+      multiply_bytes16(e, a[2], a[3], words.w);
+      add_scaled<Format::HAS_MINIMUM>(group[tile], d, scale[0], minimum[0], {total.x, total.z});
+      add_scaled<Format::HAS_MINIMUM>(group[tile], e, scale[PARTS - 1], minimum[PARTS - 1], {total.y, total.w});
+    }
+  }
+}
+
+// One chunk of a block format, group by group of x.
+template <typename Format, u32 TILES, bool FEW>
 DEVICE void multiply_blocks(Sums (&sums)[TILES], const u8* const (&rows)[2], const float* scales, const RowTile& x,
                             u32 live, u32 first_step, u32 steps) {
-  typedef Scaling<Format> S;
   static constexpr u32 GROUP_STEPS = MATMUL_GROUP / STEP;
-  // Steps in one piece of code: they share bytes of weights.
-  static constexpr u32 TOGETHER = TILES == 1 ? 4 : 1;
-  const u32 lane = lane_index(), g = lane / 4, t = lane % 4;
-  Sums group[TILES];
-#pragma unroll
-  for (u32 tile = 0; tile < TILES; tile++) group[tile] = {{0.0f, 0.0f, 0.0f, 0.0f}};
 #pragma unroll 1
-  for (u32 base = 0; base < steps; base += TOGETHER) {
+  for (u32 s = 0; s < steps; s += GROUP_STEPS) {
+    Sums group[TILES];
+    clear(group);
+    if (TILES == 1 && s + GROUP_STEPS <= steps) {
+      // In one piece of code steps share bytes of weights.
 #pragma unroll
-    for (u32 j = 0; j < TOGETHER; j++) {
-      const u32 s = base + j;
-      if (s >= steps) continue;
-      const u32 at = s * STEP;
-      const u32 block = at / Format::BLOCK_ELEMENTS * Format::BLOCK_BYTES;
-      const u32 within = at % Format::BLOCK_ELEMENTS / STEP;
-      const Levels upper = Weights<Format>::pair(rows[0] + block, within, t);
-      const Levels lower = Weights<Format>::pair(rows[1] + block, within, t);
-      const u32 a[4] = {upper.low, lower.low, upper.high, lower.high};
-      float scale[32 / S::SUB][2], minimum[32 / S::SUB][2];
+      for (u32 i = 0; i < GROUP_STEPS; i++)
+        multiply_step<Format, TILES, FEW>(group, rows, scales, x, live, s + i, first_step + s + i);
+    } else {
+#pragma unroll 1
+      for (u32 i = s; i < s + GROUP_STEPS && i < steps; i++)
+        multiply_step<Format, TILES, FEW>(group, rows, scales, x, live, i, first_step + i);
+    }
+    if (FEW) {
+      const u32 t = lane_index() % 4;
+      const float by = t < x.columns ? x.scales[(first_step + s) / GROUP_STEPS * 2 * x.pairs() + t] : 0.0f;
 #pragma unroll
-      for (u32 part = 0; part < 32 / S::SUB; part++) {
+      for (u32 i = 0; i < 2; i++) sums[0].d[i] = fused_multiply_add(by, group[0].d[i], sums[0].d[i]);
+      continue;
+    }
 #pragma unroll
-        for (u32 i = 0; i < 2; i++) {
-          const u32 sub = s * (32 / S::SUB) + part;
-          const u32 from = sub * FEATURES + g + 8 * i;
-          const Two both = Format::HAS_MINIMUM ? reinterpret_cast<const Two*>(scales)[from] : Two{scales[from], 0.0f};
-          scale[part][i] = both.x;
-          minimum[part][i] = both.y;
-        }
-      }
-      const u32 step = first_step + s;
+    for (u32 tile = 0; tile < TILES; tile++) {
+      if (tile >= live) continue;
+      const Two by = load_scales<TILES>(x, tile, (first_step + s) / GROUP_STEPS, lane_index() % 4);
 #pragma unroll
-      for (u32 tile = 0; tile < TILES; tile++) {
-        if (tile >= live) continue;
-        const Words4 words = load_fragment<TILES>(x, tile, step, lane);
-        Float4 total = {0.0f, 0.0f, 0.0f, 0.0f};
-        if (Format::HAS_MINIMUM) total = load_sums<TILES>(x, tile, step, t);
-        if (S::SUB == 32) {
-          i32 d[4] = {0, 0, 0, 0};
-          const u32 high[2] = {words.x, words.y}, low[2] = {words.z, words.w};
-          multiply_bytes32(d, a, high);
-          weigh_high(d);
-          multiply_bytes32(d, a, low);
-          add_scaled<Format::HAS_MINIMUM>(group[tile], d, scale[0], minimum[0],
-                                          {total.x + total.y, total.z + total.w});
-        } else {
-          i32 d[4] = {0, 0, 0, 0}, e[4] = {0, 0, 0, 0};
-          multiply_bytes16(d, a[0], a[1], words.x);
-          multiply_bytes16(e, a[2], a[3], words.y);
-          weigh_high(d);
-          weigh_high(e);
-          multiply_bytes16(d, a[0], a[1], words.z);
-          multiply_bytes16(e, a[2], a[3], words.w);
-          add_scaled<Format::HAS_MINIMUM>(group[tile], d, scale[0], minimum[0], {total.x, total.z});
-          add_scaled<Format::HAS_MINIMUM>(group[tile], e, scale[32 / S::SUB - 1], minimum[32 / S::SUB - 1],
-                                          {total.y, total.w});
-        }
-        if ((s + 1) % GROUP_STEPS == 0 || s + 1 == steps) {
-          const Two by = load_scales<TILES>(x, tile, step / GROUP_STEPS, t);
-#pragma unroll
-          for (u32 i = 0; i < 4; i++) {
-            sums[tile].d[i] = fused_multiply_add(i % 2 == 0 ? by.x : by.y, group[tile].d[i], sums[tile].d[i]);
-            group[tile].d[i] = 0.0f;
-          }
-        }
-      }
+      for (u32 i = 0; i < 4; i++)
+        sums[tile].d[i] = fused_multiply_add(i % 2 == 0 ? by.x : by.y, group[tile].d[i], sums[tile].d[i]);
     }
   }
 }
@@ -287,23 +356,8 @@ DEVICE void multiply_planes(Sums (&sums)[TILES], const u8* chunk, const RowTile&
   }
 }
 
-template <u32 TILES>
-DEVICE void clear(Sums (&sums)[TILES]) {
-#pragma unroll
-  for (u32 tile = 0; tile < TILES; tile++) sums[tile] = {{0.0f, 0.0f, 0.0f, 0.0f}};
-}
-
-template <u32 TILES>
-DEVICE void add(Sums (&sums)[TILES], const Sums (&more)[TILES]) {
-#pragma unroll
-  for (u32 tile = 0; tile < TILES; tile++) {
-#pragma unroll
-    for (u32 i = 0; i < 4; i++) sums[tile].d[i] += more[tile].d[i];
-  }
-}
-
-// One segment of a warp's sum; stages the chunks that follow. `chunks` counts those of the warp so far.
-template <typename Format, u32 TILES>
+// The chunks of a warp, over all its segments, in order.
+template <typename Format>
 struct Stream {
   typedef Staging<Format> Stage;
   static constexpr u32 CHUNKS = SEGMENT / Stage::CHUNK;
@@ -317,7 +371,7 @@ struct Stream {
   u32 staged;
   u32 taken;
 
-  // The warp's chunk `index`, over all its segments.
+  // One group of copies, if only an empty one: so the number of groups tells which chunks have arrived.
   DEVICE void begin_next() {
     const u32 segment = first_segment + staged / CHUNKS * split;
     if (segment < segments)
@@ -334,7 +388,7 @@ DEVICE void store_sum(const Matmul& p, const MatmulPart& part, u32 feature, u32 
   p.out.data[token * p.out.stride + column] = sum;
 }
 
-template <typename Format, u32 TILES>
+template <typename Format, u32 TILES, bool FEW>
 DEVICE void multiply(const Matmul& p) {
   typedef Staging<Format> Stage;
   static constexpr bool IS_BLOCK = Stage::IS_BLOCK;
@@ -358,7 +412,7 @@ DEVICE void multiply(const Matmul& p) {
   const u32 rounds = (segments + p.split - 1) / p.split;
   u8* const own = shared + warp * p.warp_bytes;
   float* const scales = reinterpret_cast<float*>(own + Stage::STAGES * STAGE_BYTES);
-  Stream<Format, TILES> stream = {
+  Stream<Format> stream = {
       {part.data + feature * part.row_bytes, part.row_bytes, p.k / Format::BLOCK_ELEMENTS * Format::BLOCK_BYTES,
        part.rows - feature, part.aligned != 0, {}},
       own, turn, p.split, has_work ? segments : 0, 0, 0};
@@ -405,7 +459,7 @@ DEVICE void multiply(const Matmul& p) {
                                      staged_row<Format>(stream.work, stage, 1, chunk)};
           unpack_scales<Format>(rows, scales, steps * STEP);
           warp_barrier();
-          multiply_blocks<Format, TILES>(sums, rows, scales, x, live, first, steps);
+          multiply_blocks<Format, TILES, FEW>(sums, rows, scales, x, live, first, steps);
         } else {
           multiply_planes<Format, TILES>(sums, stage, x, live, first, steps);
         }
@@ -438,9 +492,9 @@ DEVICE void multiply(const Matmul& p) {
 #pragma unroll
   for (u32 tile = 0; tile < TILES; tile++) {
 #pragma unroll
-    for (u32 i = 0; i < 4; i++) {
-      const u32 at = token + tile * TOKENS + lane % 4 * 2 + i % 2;
-      const u32 own_feature = feature + lane / 4 + i / 2 * 8;
+    for (u32 i = 0; i < (FEW ? 2 : 4); i++) {
+      const u32 at = token + (FEW ? lane % 4 : tile * TOKENS + lane % 4 * 2 + i % 2);
+      const u32 own_feature = feature + lane / 4 + (FEW ? i : i / 2) * 8;
       if (at < tokens && own_feature < part.rows) store_sum(p, part, own_feature, at, total[tile].d[i]);
     }
   }
@@ -460,9 +514,12 @@ DEVICE void prepare_row(const MatmulPrepare& p) {
 KERNEL(matmul_prepare_integers, MatmulPrepare, THREADS, 1) { prepare_row<true>(p); }
 KERNEL(matmul_prepare_parts, MatmulPrepare, THREADS, 1) { prepare_row<false>(p); }
 
-#define PRODUCT(name, Format)                                                        \
-  KERNEL(matvec_##name, Matmul, THREADS, 2) { multiply<Format, 1>(p); }              \
-  KERNEL(matmul_##name, Matmul, THREADS, 1) { multiply<Format, MATMUL_TILES>(p); }
+#define PRODUCT(name, Format)                                           \
+  KERNEL(matvec_##name, Matmul, THREADS, 2) { multiply<Format, 1, false>(p); } \
+  KERNEL(matmul_##name, Matmul, THREADS, 1) { multiply<Format, MATMUL_TILES, false>(p); }
+#define PRODUCT_OF_FEW(name, Format) \
+  KERNEL(matvec_few_##name, Matmul, THREADS, 2) { multiply<Format, 1, true>(p); }
 
 FOR_EACH_PLAIN_FORMAT(PRODUCT)
 FOR_EACH_BLOCK_FORMAT(PRODUCT)
+FOR_EACH_BLOCK_FORMAT(PRODUCT_OF_FEW)

@@ -1,4 +1,5 @@
-/* Parameters of `matvec_<dtype>` and `matmul_<dtype>`, which share a body, and of `matmul_prepare_<kind>`. */
+/* Parameters of `matvec_<dtype>`, `matvec_few_<dtype>` and `matmul_<dtype>`, which share a body, and of
+ * `matmul_prepare_<kind>`. */
 #ifndef MISTRAL_MATMUL_H
 #define MISTRAL_MATMUL_H
 
@@ -9,6 +10,8 @@ enum {
   MATMUL_FEATURES = 16,
   /* Tokens of a fragment: the width of a matrix instruction. */
   MATMUL_TOKENS = 8,
+  /* Tokens of `matvec_few_<dtype>`. */
+  MATMUL_FEW = 4,
   /* Fragments of tokens of a warp in `matmul_<dtype>`; one in `matvec_<dtype>`. */
   MATMUL_TILES = 8,
   /* Elements of k of a step: the depth of an integer instruction. */

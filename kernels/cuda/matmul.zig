@@ -185,12 +185,23 @@ fn lowerProducts(l: *launch.Lowering, kind: Kind, info: ops.DTypeInfo, workspace
     const own_rows = ownRows(kind, steps);
     const narrow = try l.kernelName("matvec", info.dtype);
     const wide = try l.kernelName("matmul", info.dtype);
-    const tokens = c.MATMUL_TOKENS;
-    if (own_rows > 0)
-        try lowerProduct(l, narrow, &parameters, info, .{ .above = 0, .most = own_rows, .tiles = 1, .own = kind });
+    const tokens: u32 = c.MATMUL_TOKENS;
+    const few: u32 = switch (kind) {
+        .integers => c.MATMUL_FEW,
+        .parts => 0,
+    };
+    // From one number of rows to the next that wants another kernel, or rows that others prepare.
+    var above: u32 = 0;
+    while (above < @min(tokens, rows_max)) {
+        const is_own = above < own_rows;
+        const is_few = above < few;
+        const most = @min(if (is_few) few else tokens, if (is_own) own_rows else tokens);
+        parameters.prepared = if (is_own) null else @ptrFromInt(workspace);
+        const name = if (is_few) try l.kernelName("matvec_few", info.dtype) else narrow;
+        try lowerProduct(l, name, &parameters, info, .{ .above = above, .most = most, .tiles = 1, .own = if (is_own) kind else null });
+        above = most;
+    }
     parameters.prepared = @ptrFromInt(workspace);
-    if (rows_max > own_rows and own_rows < tokens)
-        try lowerProduct(l, narrow, &parameters, info, .{ .above = own_rows, .most = tokens, .tiles = 1 });
     // Few rows give few blocks: then warps share sums. Many rows give enough without.
     if (rows_max > tokens)
         try lowerProduct(l, wide, &parameters, info, .{ .above = tokens, .most = wide_tokens, .tiles = c.MATMUL_TILES });
