@@ -25,7 +25,7 @@ pub const Device = struct {
     name_bytes: usize = 0,
     /// Loaded when the first kernel of the family is asked for; in the order of `images.families`.
     modules: [images.families.len]?driver_module.Module = @splat(null),
-    functions: std.StringHashMapUnmanaged(driver_module.Function) = .empty,
+    functions: std.StringHashMapUnmanaged(Kernel) = .empty,
     /// Why the device can no longer be used. A context does not recover from a failed kernel.
     failure: [512]u8 = undefined,
     failure_bytes: usize = 0,
@@ -107,9 +107,16 @@ pub const Device = struct {
 
     /// Records a failure for good. `what` was being done.
     pub fn check(device: *Device, result: Result, comptime what: []const u8) status.Error!void {
+        return device.checkFor(result, what, "");
+    }
+
+    /// The same; `kernel` is what it was done to.
+    pub fn checkFor(device: *Device, result: Result, comptime what: []const u8, kernel: []const u8) status.Error!void {
         if (result == .success) return;
         const reason = device.driver.explain(result);
-        const text = std.fmt.bufPrint(&device.failure, "CUDA device {d} failed {s}: {s} ({s})", .{ device.ordinal, what, reason.name, reason.text }) catch &device.failure;
+        const text = std.fmt.bufPrint(&device.failure, "CUDA device {d} failed {s}{s}{s}: {s} ({s})", .{
+            device.ordinal, what, if (kernel.len > 0) " " else "", kernel, reason.name, reason.text,
+        }) catch &device.failure;
         device.failure_bytes = text.len;
         return status.fail(error.Device, "{s}", .{text});
     }
@@ -117,6 +124,12 @@ pub const Device = struct {
     pub fn synchronize(device: *Device) status.Error!void {
         try device.check(device.driver.cuStreamSynchronize(device.stream), "running kernels");
     }
+
+    const Kernel = struct {
+        function: driver_module.Function,
+        /// Dynamic shared memory that launches of it may use: the most that any of them asked for.
+        shared_bytes_max: u32 = 48 << 10,
+    };
 
     pub const Memory = struct { free: u64, total: u64 };
 
@@ -129,22 +142,24 @@ pub const Device = struct {
 
     /// The kernel `name` of a family. `shared_bytes` is the most dynamic shared memory it will be launched with.
     pub fn function(device: *Device, family: []const u8, name: [:0]const u8, shared_bytes: u32) status.Error!driver_module.Function {
-        const known = device.functions.get(name);
-        const found = known orelse try device.findFunction(family, name);
+        const kernel = device.functions.getPtr(name) orelse try device.findFunction(family, name);
         if (shared_bytes > device.shared_bytes_max)
             return status.fail(error.InvalidProgram, "kernel {s} needs {d} bytes of shared memory; {s} has {d} for a block", .{ name, shared_bytes, device.name[0..device.name_bytes], device.shared_bytes_max });
-        if (shared_bytes > 48 << 10)
-            try device.check(device.driver.cuFuncSetAttribute(found, driver_module.function_dynamic_shared_bytes_max, @intCast(shared_bytes)), "reserving shared memory");
-        return found;
+        if (shared_bytes > kernel.shared_bytes_max) {
+            try device.checkFor(device.driver.cuFuncSetAttribute(kernel.function, driver_module.function_dynamic_shared_bytes_max, @intCast(shared_bytes)), "reserving shared memory for the kernel", name);
+            kernel.shared_bytes_max = shared_bytes;
+        }
+        return kernel.function;
     }
 
-    fn findFunction(device: *Device, family: []const u8, name: [:0]const u8) status.Error!driver_module.Function {
+    fn findFunction(device: *Device, family: []const u8, name: [:0]const u8) status.Error!*Kernel {
         var found: ?driver_module.Function = null;
-        try device.check(device.driver.cuModuleGetFunction(&found, try device.loadModule(family), name.ptr), "finding a kernel");
+        try device.checkFor(device.driver.cuModuleGetFunction(&found, try device.loadModule(family), name.ptr), "finding the kernel", name);
         const key = try allocator.dupe(u8, name);
         errdefer allocator.free(key);
-        try device.functions.put(allocator, key, found.?);
-        return found.?;
+        const entry = try device.functions.getOrPut(allocator, key);
+        entry.value_ptr.* = .{ .function = found.? };
+        return entry.value_ptr;
     }
 
     fn loadModule(device: *Device, family: []const u8) status.Error!driver_module.Module {

@@ -50,6 +50,7 @@ pub const GridRule = union(enum) {
 };
 
 pub const Launch = struct {
+    name: []const u8,
     function: driver.Function,
     grid: GridRule,
     threads: u32,
@@ -62,7 +63,7 @@ pub const Launch = struct {
         if (grid.x == 0 or grid.y == 0 or grid.z == 0) return;
         const parameters = [1]*const anyopaque{launch.parameters};
         const result = device.driver.cuLaunchKernel(launch.function, grid.x, grid.y, grid.z, launch.threads, 1, 1, launch.shared_bytes, device.stream, &parameters, null);
-        try device.check(result, "launching a kernel");
+        try device.checkFor(result, "launching the kernel", launch.name);
     }
 };
 
@@ -144,6 +145,7 @@ pub const Lowering = struct {
         const kept = try l.arena.create(@TypeOf(parameters));
         kept.* = parameters;
         try l.launches.append(l.arena, .{
+            .name = try l.arena.dupe(u8, kernel.name),
             .function = try l.device.function(l.family, kernel.name, kernel.shared_bytes),
             .grid = kernel.grid,
             .threads = kernel.threads,

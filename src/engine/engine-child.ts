@@ -20,6 +20,8 @@ export class EngineChild {
   constructor(options: EngineChildOptions) {
     this.#child = Bun.spawn({
       cmd: [process.execPath, ENTRY, "engine", options.name],
+      // As it is now, not as it was when this process began.
+      env: process.env,
       stdio: ["ignore", "pipe", "pipe"],
       serialization: "advanced",
       ipc: (message: EngineMessage) => options.onMessage(message),

@@ -217,6 +217,11 @@ export class ProcessEngine implements Engine {
         return;
       case "load_failed": {
         const { code, message: text, parameter } = message;
+        // It was loaded before: what is missing now, such as memory that others have taken, may come back.
+        if (this.#info !== null) {
+          this.#lose(`cannot load the model again: ${text}`);
+          return;
+        }
         this.#giveUp(new MistralError(code, text, parameter === undefined ? {} : { parameter }));
         return;
       }
@@ -233,7 +238,8 @@ export class ProcessEngine implements Engine {
 
   /** The process is gone, or of no use: answers its requests and starts another one. */
   #lose(how: string): void {
-    const text = `the engine process ${this.#child?.pid} of ${this.#name} ${how}`;
+    const last = this.#child;
+    const text = `the engine process ${last?.pid} of ${this.#name} ${how}`;
     this.#retire();
     this.#requests.failAll("engine_failed", text);
     if (this.#state === "draining") return;
@@ -252,7 +258,13 @@ export class ProcessEngine implements Engine {
     const first = this.#options.restartDelayMs ?? limits.RESTART_DELAY_MS;
     const delayMs = Math.min(first * 2 ** (this.#failures - 1), limits.RESTART_DELAY_MAX_MS);
     this.#log(`${text}; starting it again in ${delayMs} ms`);
-    this.#restartTimer = setTimeout(() => this.#spawn(), delayMs);
+    this.#restartTimer = setTimeout(() => void this.#spawnAfter(last), delayMs);
+  }
+
+  /** Starts the next process when the last one is gone: until then it has its memory, on the device too. */
+  async #spawnAfter(last: EngineChild | null): Promise<void> {
+    if (last !== null) await within(last.exited, limits.EXIT_TIMEOUT_MS);
+    if (this.#state === "starting") this.#spawn();
   }
 
   #giveUp(error: MistralError): void {
