@@ -17,6 +17,8 @@ struct Spans {
   static constexpr u32 PIECE_BYTES = STRIP * SLICE * Cores::BYTES;
   static constexpr u32 KEY_CHUNKS = D * Cores::BYTES / 16, VALUE_CHUNKS = SLICE * Cores::BYTES / 16;
   static constexpr u32 STEPS = STRIP / 16, STEP_WORDS = 2 * WARP * 4;
+  // Keys of a range whose places a thread finds.
+  static constexpr u32 EACH = RANGE / (WARPS * WARP);
 
   const PagedAttention& p;
   const Slice& slice;
@@ -168,15 +170,18 @@ struct Spans {
     }
   }
 
-  // All ranges of the block for the rows `lane_rows` gave; partials to `base` when the sequence is split.
-  DEVICE void run(const LaneRows& rows, bool split, u64 base) const {
-    constexpr u32 EACH = RANGE / (WARPS * WARP);
-    const u32 thread = thread_x();
+  // Begins to copy; what the block does next runs meanwhile.
+  DEVICE void begin() const {
 #pragma unroll
     for (u32 i = 0; i < EACH; i++)
-      places[first_range % 2 * RANGE + i * WARPS * WARP + thread] = place_of(first_range, i * WARPS * WARP + thread);
+      places[first_range % 2 * RANGE + i * WARPS * WARP + thread_x()] = place_of(first_range, i * WARPS * WARP + thread_x());
     barrier();
     for (u32 piece = 0; piece + 1 < p.ring_pieces; piece++) issue(piece);
+  }
+
+  // All ranges of the block for the rows that `lane_rows` gave; partials to `base` when the sequence is split.
+  DEVICE void run(const LaneRows& rows, bool split, u64 base) const {
+    const u32 thread = thread_x();
     Softmax total;
     float total_sums[TILES][4];
     total.clear();
@@ -252,10 +257,10 @@ DEVICE void attend_spans(const PagedAttention& p) {
     u32* const weights = reinterpret_cast<u32*>(queries + Cores::template QUERY_BYTES<D>);
     u8* const ring = reinterpret_cast<u8*>(weights + STRIPS * Work::STEPS * Work::STEP_WORDS);
     constexpr u32 EACH = TILE_ROWS / Work::WARPS;
-    load_queries<Cores, D>(p, slice, kv_head, row + warp_index() * EACH, warp_index() * EACH, EACH, queries, scales);
     Work work = {p, slice, kv_head, queries, weights, ring, places, strips, first_range, last_range, 0, 0};
     seen_keys(p, slice, row, TILE_ROWS, work.first, work.last);
-    // Also that nobody still reads the queries of the rows before.
+    work.begin();
+    load_queries<Cores, D>(p, slice, kv_head, row + warp_index() * EACH, warp_index() * EACH, EACH, queries, scales);
     barrier();
     work.run(lane_rows(p, slice, kv_head, row, scales), split, base);
   }

@@ -101,6 +101,15 @@ struct Tiles {
     }
   }
 
+  // Begins to copy; what the block does next runs meanwhile.
+  DEVICE void begin() const {
+    const u32 strip = first / STRIP;
+    for (u32 i = thread_x(); i < STRIP; i += block_threads()) places[strip % 2 * STRIP + i] = place_of(strip, i);
+    barrier();
+    issue(strip, p.k_cache, keys);
+    issue(strip, p.v_cache, values);
+  }
+
   DEVICE void run(const LaneRows& rows, const u8* queries) const {
     const u32 end = (last + STRIP - 1) / STRIP;
     Softmax total, softmax;
@@ -112,14 +121,8 @@ struct Tiles {
     for (u32 n = 0; n < D / 8; n++)
 #pragma unroll
       for (u32 i = 0; i < 4; i++) sums[n][i] = 0.0f;
-    u32 strip = first / STRIP;
-    for (u32 i = thread_x(); i < STRIP; i += block_threads()) places[strip % 2 * STRIP + i] = place_of(strip, i);
-    // Queries too are there for all.
-    barrier();
-    issue(strip, p.k_cache, keys);
-    issue(strip, p.v_cache, values);
 #pragma unroll 1
-    for (; strip < end; strip++) {
+    for (u32 strip = first / STRIP; strip < end; strip++) {
       u32 later_places[PLACES_EACH];
 #pragma unroll
       for (u32 i = 0; i < PLACES_EACH; i++) later_places[i] = place_of(strip + 1, i * block_threads() + thread_x());
@@ -199,10 +202,11 @@ DEVICE void attend_tiles(const PagedAttention& p) {
   u8* const queries = memory + warp * Cores::template QUERY_BYTES<D>;
   u8* const strips = memory + block_threads() / WARP * Cores::template QUERY_BYTES<D>;
   u32* const weights = reinterpret_cast<u32*>(strips + 2 * Work::STRIP_BYTES) + warp * Work::STEPS * Work::STEP_WORDS;
-  load_queries<Cores, D>(p, slice, kv_head, own, 0, TILE_ROWS, queries, scales + warp * TILE_ROWS);
-  warp_barrier();
   Work work = {p, slice, kv_head, strips, strips + Work::STRIP_BYTES, places, weights, 0, 0, 0, 0};
   seen_keys(p, slice, row, tile_rows, work.first, work.last);
   seen_keys(p, slice, own, TILE_ROWS, work.own_first, work.own_last);
+  work.begin();
+  load_queries<Cores, D>(p, slice, kv_head, own, 0, TILE_ROWS, queries, scales + warp * TILE_ROWS);
+  warp_barrier();
   work.run(lane_rows(p, slice, kv_head, own, scales + warp * TILE_ROWS), queries);
 }
