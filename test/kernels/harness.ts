@@ -46,10 +46,10 @@ const REPACKED_LEVELS: readonly LevelDevices[] = availableLevels().map((level) =
 /** Devices whose programs re-lay their quantised weights. */
 const repacking = new Set(REPACKED_LEVELS.flatMap(({ devices }) => devices));
 
-/** What attention runs on, and sampling; programs with every op in them run on what has every op. */
+/** What attention, sampling and programs with every op in them run on. */
 export const ATTENTION_LEVELS = LEVELS;
 export const SAMPLE_LEVELS = LEVELS;
-export const EVERY_OP_LEVELS = CPU_LEVELS;
+export const EVERY_OP_LEVELS = LEVELS;
 
 /** What matrix products run on: every level of the CPU, with weights where they lie and re-laid. */
 export const PRODUCT_LEVELS: readonly LevelDevices[] = [...LEVELS, ...REPACKED_LEVELS];
