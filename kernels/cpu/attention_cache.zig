@@ -16,13 +16,19 @@ pub const KvType = enum {
     }
 };
 
-/// Rows of keys or values: row `j` of a range begins at `base + offsets[j]` bytes.
+/// Rows of keys or values, by their addresses.
 pub const Rows = struct {
-    base: [*]const u8,
-    offsets: [*]const usize,
+    addresses: [*]const [*]const u8,
+    /// How many rows ahead of its use a row is requested from memory; there are addresses up to there.
+    ahead: usize,
 
     pub inline fn at(rows: Rows, j: usize) [*]const u8 {
-        return rows.base + rows.offsets[j];
+        return rows.addresses[j];
+    }
+
+    /// The row to request when row j is used.
+    pub inline fn after(rows: Rows, j: usize) [*]const u8 {
+        return rows.addresses[j + rows.ahead];
     }
 };
 
@@ -51,12 +57,20 @@ pub inline fn widenRow(comptime kv: KvType, row: [*]const u8, dim: usize, out: [
     while (d < dim) : (d += lanes) out[d..][0..lanes].* = load(kv, row, d, dim);
 }
 
-/// Rows are requested from memory this many rows before they are used.
-pub const prefetch_rows = 32;
+/// What a core reads while memory answers, and a little.
+const bytes_ahead = 6144;
+pub const rows_ahead_max = 64;
 
-/// Requests elements `d .. d + count` of a row from memory.
+pub fn rowsAhead(comptime kv: KvType, dim: usize) usize {
+    return @max(8, @min(rows_ahead_max, bytes_ahead / (dim * kv.bytes())));
+}
+
+/// Requests elements `d .. d + count` of a row, into the second-level cache: a request for the first would hold one
+/// of the core's few line buffers until memory answers.
 pub inline fn prefetch(comptime kv: KvType, row: [*]const u8, d: usize, count: usize) void {
     var at = d * kv.bytes();
     const end = (d + count) * kv.bytes();
-    while (at < end) : (at += 64) @prefetch(row + at, .{ .locality = 3 });
+    while (at < end) : (at += line_bytes) @prefetch(row + at, .{ .locality = 2 });
 }
+
+const line_bytes = 64;

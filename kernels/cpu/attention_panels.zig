@@ -16,6 +16,7 @@ const lanes = math.lanes;
 const F = math.F;
 const KvType = cache.KvType;
 const Partials = softmax.Partials;
+const Places = tile_module.Places;
 const Span = tile_module.Span;
 const Tile = tile_module.Tile;
 
@@ -83,14 +84,13 @@ pub fn loadQueries(tile: *const Tile, dim: usize, scratch: Scratch) void {
 pub fn runRange(comptime kv: KvType, tile: *const Tile, range: usize, dim: usize, scratch: Scratch, totals: Partials) void {
     const span = tile.seenByAny(0, tile.rows, range);
     if (span.empty()) return;
-    var offsets: [range_keys]usize = undefined;
-    tile.locate(kv, range, span, &offsets);
-    for (span.first..span.last) |j| {
-        const ahead = offsets[@min(j + cache.prefetch_rows, span.last - 1)];
-        cache.prefetch(kv, tile.a.k_cache + ahead, 0, tile.a.head_dim);
-        cache.prefetch(kv, tile.a.v_cache + ahead, 0, tile.a.head_dim);
-        cache.widenRow(kv, tile.a.k_cache + offsets[j], tile.a.head_dim, scratch.keys + j * dim);
-        cache.widenRow(kv, tile.a.v_cache + offsets[j], tile.a.head_dim, scratch.values + j * dim);
+    var places: Places = undefined;
+    tile.locate(kv, range, span, &places);
+    inline for (.{ places.keys(), places.values() }, .{ scratch.keys, scratch.values }) |rows, widened| {
+        for (span.first..span.last) |j| {
+            cache.prefetch(kv, rows.after(j), 0, tile.a.head_dim);
+            cache.widenRow(kv, rows.at(j), tile.a.head_dim, widened + j * dim);
+        }
     }
     var first: usize = 0;
     while (first < tile.rows) : (first += panel_rows) {

@@ -17,6 +17,7 @@ const F = math.F;
 const KvType = cache.KvType;
 const Rows = cache.Rows;
 const Partials = softmax.Partials;
+const Places = tile_module.Places;
 const Span = tile_module.Span;
 const Tile = tile_module.Tile;
 
@@ -60,10 +61,12 @@ pub fn loadQueries(tile: *const Tile, dim: usize, scratch: Scratch) void {
 /// The partials of all rows in one range.
 pub fn runRange(comptime kv: KvType, tile: *const Tile, range: usize, dim: usize, scratch: Scratch, partials: Partials) void {
     const span = tile.seenByAny(0, tile.rows, range);
-    var offsets: [range_keys]usize = undefined;
-    if (!span.empty()) tile.locate(kv, range, span, &offsets);
-    const keys: Rows = .{ .base = tile.a.k_cache, .offsets = &offsets };
-    const values: Rows = .{ .base = tile.a.v_cache, .offsets = &offsets };
+    if (span.empty()) {
+        for (0..tile.rows) |row| partials.denominator(row).* = 0;
+        return;
+    }
+    var places: Places = undefined;
+    tile.locate(kv, range, span, &places);
     var run = firstRun(span);
     while (!run.empty()) : (run = nextRun(run, span)) {
         var row: usize = 0;
@@ -75,9 +78,8 @@ pub fn runRange(comptime kv: KvType, tile: *const Tile, range: usize, dim: usize
                 inline 1...block_rows => |rows| score(kv, rows, .{
                     .q = scratch.q + row * dim,
                     .q_stride = dim,
-                    .keys = keys,
+                    .keys = places.keys(),
                     .span = part,
-                    .last = span.last - 1,
                     .dim = tile.a.head_dim,
                     .out = scratch.scores + row * range_keys,
                 }),
@@ -85,12 +87,10 @@ pub fn runRange(comptime kv: KvType, tile: *const Tile, range: usize, dim: usize
             }
         }
     }
-    for (span.first..@min(span.last, span.first + cache.prefetch_rows)) |j| cache.prefetch(kv, values.at(j), 0, tile.a.head_dim);
     for (0..tile.rows) |row| weigh(tile, row, range, scratch, partials);
     const weighted: Weighted = .{
         .weights = scratch.scores,
-        .values = values,
-        .last = span.last -| 1,
+        .values = places.values(),
         .dim = tile.a.head_dim,
         .sums = partials.base,
         .stride = partials.stride,
@@ -120,8 +120,6 @@ fn score(comptime kv: KvType, comptime rows: usize, arguments: struct {
     q_stride: usize,
     keys: Rows,
     span: Span,
-    /// The last key worth requesting.
-    last: usize,
     dim: usize,
     out: [*]f32,
 }) void {
@@ -129,10 +127,16 @@ fn score(comptime kv: KvType, comptime rows: usize, arguments: struct {
     const whole = a.span.outward();
     var j = whole.first;
     while (j < whole.last) : (j += lanes) {
-        inline for (0..lanes) |i| cache.prefetch(kv, a.keys.at(@min(j + i + cache.prefetch_rows, a.last)), 0, a.dim);
         var sums: [rows][4]F = @splat(@splat(@splat(0)));
         var d: usize = 0;
-        while (d + lanes <= a.dim) : (d += lanes) scoreStep(kv, rows, false, &sums, a.q + d, a.q_stride, a.keys, j, d, lanes);
+        var requested: usize = 0;
+        while (d + lanes <= a.dim) : (d += lanes) {
+            // Requests keep pace with the work, in the order of the addresses.
+            while (requested * a.dim < (d + lanes) * lanes) : (requested += 1) {
+                cache.prefetch(kv, a.keys.after(j + requested), 0, a.dim);
+            }
+            scoreStep(kv, rows, false, &sums, a.q + d, a.q_stride, a.keys, j, d, lanes);
+        }
         if (d < a.dim) scoreStep(kv, rows, true, &sums, a.q + d, a.q_stride, a.keys, j, d, a.dim - d);
         inline for (0..rows) |r| a.out[r * range_keys + j ..][0..lanes].* = addChains(sums[r]);
     }
@@ -213,8 +217,6 @@ fn weigh(tile: *const Tile, row: usize, range: usize, scratch: Scratch, partials
 const Weighted = struct {
     weights: [*]const f32,
     values: Rows,
-    /// The last key worth requesting.
-    last: usize,
     dim: usize,
     sums: [*]f32,
     stride: usize,
@@ -279,7 +281,7 @@ inline fn accumulateSlice(
     }
     for (span.first..span.last) |j| {
         const from = w.values.at(j) + d * kv.bytes();
-        cache.prefetch(kv, w.values.at(@min(j + cache.prefetch_rows, w.last)), d, registers * lanes);
+        cache.prefetch(kv, w.values.after(j), d, registers * lanes);
         var v: [registers]F = undefined;
         inline for (0..registers) |c| {
             v[c] = if (tail) cache.loadTail(kv, from, w.dim - d) else cache.loadWhole(kv, from + c * lanes * kv.bytes());

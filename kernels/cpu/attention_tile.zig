@@ -67,30 +67,59 @@ pub const Tile = struct {
         return .{ .first = tile.visible(last - 1, range).first, .last = tile.visible(first, range).last };
     }
 
-    /// Writes the byte offsets of the keys of a span in the cache. Keys are taken a register of lanes together, so
-    /// the places up to the next multiple on either side repeat the nearest key; what comes of them is not used.
-    pub fn locate(tile: *const Tile, comptime kv: cache.KvType, range: usize, span: Span, offsets: *[range_keys]usize) void {
+    /// Where the keys and values of a span of a range lie.
+    pub fn locate(tile: *const Tile, comptime kv: cache.KvType, range: usize, span: Span, places: *Places) void {
         const a = tile.a;
         const row_bytes = a.head_dim * kv.bytes();
         const table = a.block_tables + tile.slice.sequence * a.blocks_per_sequence;
+        const whole = span.outward();
+        const keys = &places.addresses;
+        const values = places.addresses[whole.last - whole.first ..];
+        places.ahead = cache.rowsAhead(kv, a.head_dim);
+        places.first = whole.first;
+        places.count = whole.last - whole.first;
         const first = range * range_keys + span.first;
         var column = first / a.block_size;
         var inside = first % a.block_size;
-        var j = span.first;
-        while (j < span.last) : (column += 1) {
+        var i = span.first - whole.first;
+        const end = span.last - whole.first;
+        while (i < end) : (column += 1) {
             const block: usize = @intCast(table[column]);
-            const count = @min(a.block_size - inside, span.last - j);
+            const count = @min(a.block_size - inside, end - i);
             var offset = ((block * a.kv_heads + tile.kv_head) * a.block_size + inside) * row_bytes;
-            for (offsets[j..][0..count]) |*target| {
-                target.* = offset;
+            for (keys[i..][0..count], values[i..][0..count]) |*key, *value| {
+                key.* = a.k_cache + offset;
+                value.* = a.v_cache + offset;
                 offset += row_bytes;
             }
-            j += count;
+            i += count;
             inside = 0;
         }
-        const whole = span.outward();
-        @memset(offsets[whole.first..span.first], offsets[span.first]);
-        @memset(offsets[span.last..whole.last], offsets[span.last - 1]);
+        const begin = span.first - whole.first;
+        @memset(keys[0..begin], keys[begin]);
+        @memset(keys[end..places.count], keys[end - 1]);
+        @memset(values[0..begin], values[begin]);
+        @memset(values[end..][0 .. places.count - end + cache.rows_ahead_max], values[end - 1]);
+    }
+};
+
+/// The addresses of the keys of a span and, behind them, of its values, in the order in which they are read: what
+/// is up to `cache.rows_ahead_max` places on can be requested without a look at where the span ends. Keys are taken a
+/// register of lanes together, so the span is rounded outward to registers; the places so added repeat the
+/// nearest key, and what comes of them is not used.
+pub const Places = struct {
+    addresses: [2 * range_keys + cache.rows_ahead_max][*]const u8,
+    ahead: usize,
+    first: usize,
+    count: usize,
+
+    /// Indexed by the place of a key in its range.
+    pub fn keys(places: *const Places) cache.Rows {
+        return .{ .addresses = @as([*]const [*]const u8, &places.addresses) - places.first, .ahead = places.ahead };
+    }
+
+    pub fn values(places: *const Places) cache.Rows {
+        return .{ .addresses = places.keys().addresses + places.count, .ahead = places.ahead };
     }
 };
 
