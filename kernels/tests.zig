@@ -6,5 +6,7 @@ test {
     _ = @import("cpu/activations.zig");
     _ = @import("cpu/philox.zig");
     _ = @import("cpu/attention_test.zig");
+    _ = @import("cpu/attention_shuffle.zig");
+    _ = @import("cpu/attention_softmax.zig");
     _ = @import("cpu/sample_test.zig");
 }

@@ -3,9 +3,11 @@
 //! Keys are taken in ranges of 256 at absolute positions. A row's result in one range is a partial: the largest
 //! score, the sum of exponentials and the weighted sum of values; the partials of a row are merged in the order
 //! of their ranges (the online softmax of Milakov and Gimelshein, "Online normalizer calculation for softmax",
-//! 2018, and of FlashAttention, Dao et al. 2022). Which unit computes a range, which rows share its loads and
-//! how a prompt was cut into chunks changes nothing in that arithmetic: a row is bit-identical alone and among
-//! others and for any number of threads.
+//! 2018, and of FlashAttention, Dao et al. 2022). Within a range every step has one order: a score is four chains
+//! over the head dimension, the denominator one sum per lane that a key falls into, a dimension of the values one
+//! chain over the keys. Few rows go through `attention_rows.zig`, many through `attention_panels.zig`; which of
+//! them computes a range, which unit, which rows share its loads and how a prompt was cut into chunks changes
+//! nothing in that arithmetic: a row is bit-identical alone and among others and for any number of threads.
 //!
 //! Work comes in two stages with a barrier between them. Stage one: `runUnit` for each of `unitCount` units. A
 //! unit is one sequence, one KV head and either a tile of query rows over all of their ranges, or - for a
@@ -14,34 +16,29 @@
 
 const std = @import("std");
 const math = @import("math.zig");
-const blocks = @import("attention_blocks.zig");
+const cache = @import("attention_cache.zig");
+const panels = @import("attention_panels.zig");
 const plan = @import("attention_plan.zig");
+const rows = @import("attention_rows.zig");
+const softmax = @import("attention_softmax.zig");
+const Tile = @import("attention_tile.zig").Tile;
 
-const lanes = math.lanes;
-const F = math.F;
-
-const range_keys = plan.range_keys;
 const Slice = plan.Slice;
 const Walk = plan.Walk;
-const Partial = plan.Partial;
-const firstKey = plan.firstKey;
-const groupSize = plan.groupSize;
-const tileTokens = plan.tileTokens;
-const paddedDim = plan.paddedDim;
+const Partials = softmax.Partials;
 
-pub const KvType = blocks.KvType;
+pub const KvType = cache.KvType;
 pub const Arguments = plan.Arguments;
 pub const Fault = plan.Fault;
 pub const validate = plan.validate;
 pub const workspaceFloats = plan.workspaceFloats;
 
-/// Keys widened to f32 at once when many rows share them.
-const widened_keys = 32;
-
 /// Floats of the scratch memory each thread passes to `runUnit`.
 pub fn scratchFloats(heads: usize, kv_heads: usize, head_dim: usize) usize {
-    const rows = paddedRows(@max(plan.tile_rows, heads / kv_heads));
-    return Scratch.floats(rows, paddedDim(head_dim));
+    const dim = plan.paddedDim(head_dim);
+    const tile_rows = @max(plan.tile_rows, heads / kv_heads);
+    const of_rows = 2 * rows.rows_max * softmax.partialFloats(dim) + rows.Scratch.floats(dim);
+    return @max(of_rows, tile_rows * softmax.partialFloats(dim) + panels.Scratch.floats(tile_rows, dim));
 }
 
 pub fn unitCount(a: *const Arguments) usize {
@@ -87,338 +84,97 @@ pub fn runCombineUnit(a: *const Arguments, unit: usize, scratch: []f32) void {
     }
 }
 
-/// The scratch memory of one thread, cut up.
-const Scratch = struct {
-    /// `[rows, dim]`
-    q: [*]f32,
-    /// `[rows, range_keys + block_keys_max]`
-    scores: [*]f32,
-    /// `[widened_keys, dim]`
-    widened: [*]f32,
-    /// `[rows, dim + 2]`, the range at hand and the ranges so far
-    part: [*]f32,
-    total: [*]f32,
-
-    const score_stride = range_keys;
-
-    fn floats(rows: usize, dim: usize) usize {
-        return rows * (3 * dim + 4 + score_stride) + widened_keys * dim;
-    }
-
-    fn init(memory: []f32, rows: usize, dim: usize) Scratch {
-        std.debug.assert(memory.len >= floats(rows, dim));
-        var at = memory.ptr;
-        const q = at;
-        at += rows * dim;
-        const scores = at;
-        at += rows * score_stride;
-        const widened = at;
-        at += widened_keys * dim;
-        const part = at;
-        at += rows * (dim + 2);
-        return .{ .q = q, .scores = scores, .widened = widened, .part = part, .total = at };
-    }
-
-    fn partial(memory: [*]f32, row: usize, dim: usize) Partial {
-        return .{ .floats = memory[row * (dim + 2) ..][0 .. dim + 2] };
-    }
-};
-
-/// Query rows of one KV head of one sequence: tokens in order, the heads of the group together.
-const Tile = struct {
-    a: *const Arguments,
-    slice: Slice,
-    kv_head: usize,
-    first_token: usize,
-    rows: usize,
-    scratch: Scratch,
-
-    fn token(tile: *const Tile, row: usize) usize {
-        return tile.first_token + row / groupSize(tile.a);
-    }
-
-    fn head(tile: *const Tile, row: usize) usize {
-        return tile.kv_head * groupSize(tile.a) + row % groupSize(tile.a);
-    }
-
-    /// The keys `[first, last)` that a row sees, relative to the beginning of a range and cut to it.
-    fn visible(tile: *const Tile, row: usize, range: usize) Span {
-        const position = tile.slice.context - tile.slice.tokens + tile.token(row);
-        const base = range * range_keys;
-        return .{
-            .first = @min(firstKey(tile.a, position) -| base, range_keys),
-            .last = @min((position + 1) -| base, range_keys),
-        };
-    }
-};
-
-const Span = struct {
-    first: usize,
-    last: usize,
-
-    fn empty(span: Span) bool {
-        return span.first >= span.last;
-    }
-
-    fn intersection(x: Span, y: Span) Span {
-        return .{ .first = @max(x.first, y.first), .last = @min(x.last, y.last) };
-    }
-};
-
 fn runSlice(comptime kv: KvType, a: *const Arguments, slice: Slice, unit: usize, memory: []f32) void {
-    const part = unit / a.kv_heads;
-    const dim = paddedDim(a.head_dim);
-    // The last tile of a prompt sees the most keys: begin with it, so that no thread is left alone at the end.
-    const tokens_per_tile = tileTokens(a);
-    const tile_index = if (slice.partials != null) 0 else slice.tiles(a) - 1 - part;
-    const first_token = tile_index * tokens_per_tile;
-    const rows = @min(tokens_per_tile, slice.tokens - first_token) * groupSize(a);
-    const tile: Tile = .{
-        .a = a,
-        .slice = slice,
-        .kv_head = unit % a.kv_heads,
-        .first_token = first_token,
-        .rows = rows,
-        .scratch = .init(memory, paddedRows(rows), dim),
-    };
-    loadQueries(&tile, dim);
     if (slice.partials != null) {
-        runRange(kv, &tile, slice.first_range + part, dim);
-        for (0..rows) |row| {
-            const target = slice.partial(a, tile.token(row), tile.head(row), part);
-            @memcpy(target.floats, Scratch.partial(tile.scratch.part, row, dim).floats);
-        }
+        const tile: Tile = .init(a, slice, unit % a.kv_heads, 0);
+        return runTile(kv, &tile, unit / a.kv_heads, memory);
+    }
+    // All tiles of a head one after another: its keys and values stay in the cache. The last tile sees the most
+    // keys: begin with it, so that no thread is left alone at the end.
+    const tiles = slice.tiles(a);
+    const tile: Tile = .init(a, slice, unit / tiles, (tiles - 1 - unit % tiles) * plan.tileTokens(a));
+    runTile(kv, &tile, null, memory);
+}
+
+/// Runs a tile over all of its ranges, or over the one that leaves its partials in the workspace.
+fn runTile(comptime kv: KvType, tile: *const Tile, only: ?usize, memory: []f32) void {
+    if (tile.rows <= rows.rows_max) runRows(kv, tile, only, memory) else runPanels(kv, tile, only, memory);
+}
+
+fn runRows(comptime kv: KvType, tile: *const Tile, only: ?usize, memory: []f32) void {
+    const dim = plan.paddedDim(tile.a.head_dim);
+    const floats = rows.rows_max * softmax.partialFloats(dim);
+    const totals = scratchPartials(memory, dim);
+    const parts = scratchPartials(memory[floats..], dim);
+    const scratch: rows.Scratch = .init(memory[2 * floats ..].ptr, dim);
+    rows.loadQueries(tile, dim, scratch);
+    if (only) |index| {
+        rows.runRange(kv, tile, tile.slice.first_range + index, dim, scratch, workspacePartials(tile, index));
         return;
     }
-    for (0..rows) |row| Scratch.partial(tile.scratch.total, row, dim).clear();
-    const first_position = slice.context - slice.tokens + first_token;
-    const last_position = slice.context - slice.tokens + tile.token(rows - 1);
-    for (firstKey(a, first_position) / range_keys..last_position / range_keys + 1) |range| {
-        runRange(kv, &tile, range, dim);
-        for (0..rows) |row| {
-            if (tile.visible(row, range).empty()) continue;
-            Scratch.partial(tile.scratch.total, row, dim).merge(Scratch.partial(tile.scratch.part, row, dim));
-        }
+    const ranges = tile.ranges();
+    rows.runRange(kv, tile, ranges.first, dim, scratch, totals);
+    for (ranges.first + 1..ranges.last) |range| {
+        rows.runRange(kv, tile, range, dim, scratch, parts);
+        for (0..tile.rows) |row| totals.merge(row, parts, row);
     }
-    for (0..rows) |row| {
-        const total = Scratch.partial(tile.scratch.total, row, dim);
-        writeRow(a, slice.first_row + tile.token(row), tile.head(row), total);
+    writeTile(tile, totals);
+}
+
+fn runPanels(comptime kv: KvType, tile: *const Tile, only: ?usize, memory: []f32) void {
+    const dim = plan.paddedDim(tile.a.head_dim);
+    const totals = if (only) |index| workspacePartials(tile, index) else scratchPartials(memory, dim);
+    const scratch: panels.Scratch = .init(memory[tile.rows * softmax.partialFloats(dim) ..].ptr, tile.rows, dim);
+    panels.loadQueries(tile, dim, scratch);
+    for (0..tile.rows) |row| totals.denominator(row).* = 0;
+    if (only) |index| return panels.runRange(kv, tile, tile.slice.first_range + index, dim, scratch, totals);
+    const ranges = tile.ranges();
+    for (ranges.first..ranges.last) |range| panels.runRange(kv, tile, range, dim, scratch, totals);
+    writeTile(tile, totals);
+}
+
+fn scratchPartials(memory: []f32, dim: usize) Partials {
+    return .{ .base = memory.ptr, .stride = softmax.partialFloats(dim), .dim = dim };
+}
+
+/// The partials of the rows of a tile in one range, counted from the sequence's first.
+fn workspacePartials(tile: *const Tile, range: usize) Partials {
+    var partials = tile.slice.rangePartials(tile.a, tile.kv_head, 0).from(range);
+    partials.stride *= tile.slice.ranges;
+    return partials;
+}
+
+fn combineRow(a: *const Arguments, slice: Slice, token: usize, memory: []f32) void {
+    const totals = scratchPartials(memory, plan.paddedDim(a.head_dim));
+    for (0..a.heads) |head| {
+        const row = token * plan.groupSize(a) + head % plan.groupSize(a);
+        const parts = slice.rangePartials(a, head / plan.groupSize(a), row);
+        totals.denominator(0).* = 0;
+        for (0..slice.ranges) |range| totals.merge(0, parts, range);
+        writeRow(a, slice.first_row + token, head, totals, 0);
     }
 }
 
-fn combineRow(a: *const Arguments, slice: Slice, row: usize, memory: []f32) void {
-    const floats = plan.partialFloats(a.head_dim);
-    const total: Partial = .{ .floats = memory[0..floats] };
-    for (0..a.heads) |head| {
-        total.clear();
-        for (0..slice.ranges) |range| {
-            const part = slice.partial(a, row, head, range);
-            if (part.denominator().* != 0) total.merge(part);
-        }
-        writeRow(a, slice.first_row + row, head, total);
-    }
+fn writeTile(tile: *const Tile, totals: Partials) void {
+    for (0..tile.rows) |row| writeRow(tile.a, tile.slice.first_row + tile.token(row), tile.head(row), totals, row);
 }
 
 /// Divides by the denominator, the head's sink included, and stores the row.
-fn writeRow(a: *const Arguments, token: usize, head: usize, total: Partial) void {
+fn writeRow(a: *const Arguments, token: usize, head: usize, totals: Partials, row: usize) void {
     var keep: f32 = 1;
-    var denominator = total.denominator().*;
+    var denominator = totals.denominator(row).*;
     if (a.sinks) |sinks| {
-        const largest = @max(total.maximum().*, sinks[head]);
-        keep = math.exp(total.maximum().* - largest);
+        const maximum = totals.maximum(row).*;
+        const largest = @max(maximum, sinks[head]);
+        keep = math.exp(maximum - largest);
         denominator = math.mulAdd(denominator, keep, math.exp(sinks[head] - largest));
     }
     const factor = keep / denominator;
+    const sums = totals.sums(row);
     const out = a.out + token * a.out_stride + head * a.head_dim;
-    for (0..a.head_dim) |d| out[d] = total.floats[d] * factor;
-}
-
-/// Copies the tile's queries, zeros behind each row and in the rows that fill up the last block.
-fn loadQueries(tile: *const Tile, dim: usize) void {
-    const a = tile.a;
-    for (0..paddedRows(tile.rows)) |row| {
-        const target = tile.scratch.q[row * dim ..][0..dim];
-        @memset(target, 0);
-        if (row >= tile.rows) continue;
-        const source = a.q + (tile.slice.first_row + tile.token(row)) * a.q_stride + tile.head(row) * a.head_dim;
-        @memcpy(target[0..a.head_dim], source[0..a.head_dim]);
+    var d: usize = 0;
+    while (d + math.lanes <= a.head_dim) : (d += math.lanes) {
+        out[d..][0..math.lanes].* = @as(math.F, sums[d..][0..math.lanes].*) * @as(math.F, @splat(factor));
     }
-}
-
-/// The partials of all rows of a tile in one range.
-fn runRange(comptime kv: KvType, tile: *const Tile, range: usize, dim: usize) void {
-    const a = tile.a;
-    // The first row sees the earliest key, the last row the latest.
-    const span: Span = .{ .first = tile.visible(0, range).first, .last = tile.visible(tile.rows - 1, range).last };
-    for (0..paddedRows(tile.rows)) |row| Scratch.partial(tile.scratch.part, row, dim).clear();
-    if (span.empty()) return;
-    var offsets: [range_keys]usize = undefined;
-    locateKeys(kv, tile, range, span, &offsets);
-    const keys: blocks.Rows = .{ .base = a.k_cache, .offsets = &offsets };
-    const values: blocks.Rows = .{ .base = a.v_cache, .offsets = &offsets };
-    // Few rows read the cache as it is; many rows share one widening of it.
-    const widen = kv != .f32 and tile.rows > blocks.block_rows_max;
-    var widened_offsets: [range_keys]usize = undefined;
-    if (widen) {
-        for (&widened_offsets, 0..) |*offset, j| offset.* = j % widened_keys * dim * @sizeOf(f32);
-    }
-    const widened: blocks.Rows = .{ .base = @ptrCast(tile.scratch.widened), .offsets = &widened_offsets };
-    var at = span.first - span.first % widened_keys;
-    while (at < span.last) : (at += widened_keys) {
-        const part = span.intersection(.{ .first = at, .last = at + widened_keys });
-        if (widen) {
-            widenRows(kv, tile, keys, part, dim);
-            scoreTile(.f32, tile, range, part, widened, dim);
-        } else scoreTile(kv, tile, range, part, keys, dim);
-    }
-    if (!widen) blocks.prefetchRows(kv, values, span.first, span.last, a.head_dim);
-    for (0..tile.rows) |row| softmax(tile, row, range, dim);
-    at = span.first - span.first % widened_keys;
-    while (at < span.last) : (at += widened_keys) {
-        const part = span.intersection(.{ .first = at, .last = at + widened_keys });
-        if (widen) {
-            widenRows(kv, tile, values, part, dim);
-            valueTile(.f32, tile, range, part, widened, dim);
-        } else valueTile(kv, tile, range, part, values, dim);
-    }
-}
-
-/// Byte offsets of the keys of a span in the cache. Blocks of keys are scored whole, so the places up to the
-/// next multiple on either side repeat the nearest key; their scores are never looked at.
-fn locateKeys(comptime kv: KvType, tile: *const Tile, range: usize, span: Span, offsets: *[range_keys]usize) void {
-    const a = tile.a;
-    const row_bytes = a.head_dim * kv.bytes();
-    const table = a.block_tables + tile.slice.sequence * a.blocks_per_sequence;
-    const first = range * range_keys + span.first;
-    var column = first / a.block_size;
-    var inside = first % a.block_size;
-    var j = span.first;
-    while (j < span.last) : (column += 1) {
-        const block: usize = @intCast(table[column]);
-        const begin = (block * a.kv_heads + tile.kv_head) * a.block_size;
-        while (inside < a.block_size and j < span.last) : (inside += 1) {
-            offsets[j] = (begin + inside) * row_bytes;
-            j += 1;
-        }
-        inside = 0;
-    }
-    const multiple = blocks.block_keys_max;
-    @memset(offsets[span.first - span.first % multiple .. span.first], offsets[span.first]);
-    @memset(offsets[span.last..], offsets[span.last - 1]);
-}
-
-fn widenRows(comptime kv: KvType, tile: *const Tile, rows: blocks.Rows, span: Span, dim: usize) void {
-    for (span.first..span.last) |j| {
-        blocks.widenRow(kv, rows.base + rows.offsets[j], tile.a.head_dim, tile.scratch.widened + j % widened_keys * dim);
-    }
-}
-
-/// Rows of the next register block when `left` are left; three are taken as four, the last row of them zeros.
-fn blockRows(left: usize) usize {
-    return if (left >= 3) blocks.block_rows_max else left;
-}
-
-/// Raw scores of all rows of the tile against the keys of a span.
-fn scoreTile(comptime kv: KvType, tile: *const Tile, range: usize, span: Span, keys: blocks.Rows, dim: usize) void {
-    var row: usize = 0;
-    while (row < tile.rows) : (row += blocks.block_rows_max) {
-        const last_row = @min(row + blocks.block_rows_max, tile.rows) - 1;
-        const seen: Span = .{ .first = tile.visible(row, range).first, .last = tile.visible(last_row, range).last };
-        const part = span.intersection(seen);
-        if (part.empty()) continue;
-        switch (blockRows(tile.rows - row)) {
-            inline 1, 2, 4 => |rows| blocks.score(kv, rows, .{
-                .q = tile.scratch.q + row * dim,
-                .q_stride = dim,
-                .keys = keys,
-                .first = part.first,
-                .last = part.last,
-                .prefetch_last = range_keys - 1,
-                .dim = tile.a.head_dim,
-                .out = tile.scratch.scores + row * range_keys,
-                .out_stride = range_keys,
-            }),
-            else => unreachable,
-        }
-    }
-}
-
-/// Turns the raw scores of a row into exponentials relative to the largest; notes that and their sum.
-fn softmax(tile: *const Tile, row: usize, range: usize, dim: usize) void {
-    const a = tile.a;
-    const seen = tile.visible(row, range);
-    if (seen.empty()) return;
-    const scores = tile.scratch.scores + row * range_keys;
-    const begin = seen.first - seen.first % lanes;
-    const first: @Vector(lanes, u32) = @splat(@intCast(seen.first));
-    const last: @Vector(lanes, u32) = @splat(@intCast(seen.last));
-    const nothing: F = @splat(-std.math.inf(f32));
-    var largest = nothing;
-    var j = begin;
-    while (j < seen.last) : (j += lanes) {
-        var s: F = scores[j..][0..lanes].*;
-        s *= @splat(a.scale);
-        if (a.soft_cap != 0) s = math.tanh(s / @as(F, @splat(a.soft_cap))) * @as(F, @splat(a.soft_cap));
-        const index = std.simd.iota(u32, lanes) + @as(@Vector(lanes, u32), @splat(@intCast(j)));
-        s = @select(f32, index >= first, s, nothing);
-        s = @select(f32, index < last, s, nothing);
-        largest = math.greater(largest, s);
-        scores[j..][0..lanes].* = s;
-    }
-    const maximum = math.max(largest);
-    var total: F = @splat(0);
-    j = begin;
-    while (j < seen.last) : (j += lanes) {
-        const p = math.exp(@as(F, scores[j..][0..lanes].*) - @as(F, @splat(maximum)));
-        scores[j..][0..lanes].* = p;
-        total += p;
-    }
-    const partial = Scratch.partial(tile.scratch.part, row, dim);
-    partial.maximum().* = maximum;
-    partial.denominator().* = math.sum(total);
-}
-
-/// Adds the weighted values of a span of keys to the partials of all rows. Keys that every row of a register
-/// block sees are added for the block; the few before and after, row by row: a key that a row does not see must
-/// not touch it, whatever it holds.
-fn valueTile(comptime kv: KvType, tile: *const Tile, range: usize, span: Span, values: blocks.Rows, dim: usize) void {
-    var row: usize = 0;
-    while (row < tile.rows) : (row += blocks.block_rows_max) {
-        const end = @min(row + blocks.block_rows_max, tile.rows);
-        const common = span.intersection(tile.visible(row, range)).intersection(tile.visible(end - 1, range));
-        if (common.empty()) {
-            for (row..end) |r| addValues(kv, 1, tile, r, span.intersection(tile.visible(r, range)), values, dim);
-            continue;
-        }
-        for (row..end) |r| {
-            const seen = span.intersection(tile.visible(r, range));
-            addValues(kv, 1, tile, r, .{ .first = seen.first, .last = common.first }, values, dim);
-        }
-        switch (blockRows(tile.rows - row)) {
-            inline 1, 2, 4 => |rows| addValues(kv, rows, tile, row, common, values, dim),
-            else => unreachable,
-        }
-        for (row..end) |r| {
-            const seen = span.intersection(tile.visible(r, range));
-            addValues(kv, 1, tile, r, .{ .first = common.last, .last = seen.last }, values, dim);
-        }
-    }
-}
-
-fn addValues(comptime kv: KvType, comptime rows: usize, tile: *const Tile, row: usize, span: Span, values: blocks.Rows, dim: usize) void {
-    blocks.accumulate(kv, rows, .{
-        .weights = tile.scratch.scores + row * range_keys,
-        .weights_stride = range_keys,
-        .values = values,
-        .first = span.first,
-        .last = span.last,
-        .prefetch_last = range_keys - 1,
-        .dim = tile.a.head_dim,
-        .out = tile.scratch.part + row * (dim + 2),
-        .out_stride = dim + 2,
-    });
-}
-
-fn paddedRows(rows: usize) usize {
-    return std.mem.alignForward(usize, rows, blocks.block_rows_max);
+    while (d < a.head_dim) : (d += 1) out[d] = sums[d] * factor;
 }

@@ -1,17 +1,17 @@
 //! The operands of paged attention, their check, and the division of a step into units: which sequences have
-//! their ranges of keys spread over units, where their partials lie, and how two partials become one.
+//! their ranges of keys spread over units, and where their partials lie.
 
 const std = @import("std");
 const math = @import("math.zig");
-const blocks = @import("attention_blocks.zig");
+const cache = @import("attention_cache.zig");
+const softmax = @import("attention_softmax.zig");
 
 const lanes = math.lanes;
-const F = math.F;
 
 /// Keys of one partial.
 pub const range_keys = 256;
 /// Query rows (tokens times heads of a group) that a tile aims at.
-pub const tile_rows = 64;
+pub const tile_rows = 256;
 /// Partials the workspace may hold per query head, however many sequences and ranges there are.
 const partials_per_head_max = 1024;
 
@@ -26,7 +26,7 @@ pub const Arguments = struct {
     /// `[blocks, kv_heads, block_size, head_dim]`
     k_cache: [*]const u8,
     v_cache: [*]const u8,
-    kv_type: blocks.KvType,
+    kv_type: cache.KvType,
     heads: u32,
     kv_heads: u32,
     head_dim: u32,
@@ -91,7 +91,7 @@ pub fn workspaceFloats(max_tokens: usize, max_sequences: usize, heads: usize, he
     const ranges = std.math.divCeil(usize, context_max, range_keys) catch unreachable;
     if (ranges < 2) return 0;
     const wanted = @min(max_tokens, max_sequences * 4) * ranges;
-    return heads * @max(ranges, @min(wanted, partials_per_head_max)) * partialFloats(head_dim);
+    return heads * @max(ranges, @min(wanted, partials_per_head_max)) * softmax.partialFloats(paddedDim(head_dim));
 }
 
 /// One sequence's part of the work.
@@ -132,11 +132,12 @@ pub const Slice = struct {
         return a.kv_heads * if (slice.partials != null) slice.ranges else slice.tiles(a);
     }
 
-    /// The partial of a row, a query head and a range counted from the sequence's first.
-    pub fn partial(slice: Slice, a: *const Arguments, row: usize, head: usize, range: usize) Partial {
-        const floats = partialFloats(a.head_dim);
-        const index = (row * a.heads + head) * slice.ranges + range;
-        return .{ .floats = a.workspace[slice.partials.? + index * floats ..][0..floats] };
+    /// The partials of one row of the tile of a KV head, range after range.
+    pub fn rangePartials(slice: Slice, a: *const Arguments, kv_head: usize, row: usize) softmax.Partials {
+        const dim = paddedDim(a.head_dim);
+        const index = (kv_head * slice.tokens * groupSize(a) + row) * slice.ranges;
+        const stride = softmax.partialFloats(dim);
+        return .{ .base = a.workspace[slice.partials.?..].ptr + index * stride, .stride = stride, .dim = dim };
     }
 };
 
@@ -154,7 +155,7 @@ pub const Walk = struct {
             if (a.sequence_starts[sequence] == a.sequence_starts[sequence + 1]) continue;
             var slice = Slice.of(a, sequence);
             if (slice.ranges > 1 and slice.tokens <= tileTokens(a)) {
-                const floats = slice.tokens * a.heads * slice.ranges * partialFloats(a.head_dim);
+                const floats = slice.tokens * a.heads * slice.ranges * softmax.partialFloats(paddedDim(a.head_dim));
                 if (walk.used + floats <= a.workspace.len) {
                     slice.partials = walk.used;
                     walk.used += floats;
@@ -181,42 +182,3 @@ pub fn tileTokens(a: *const Arguments) usize {
 pub fn paddedDim(head_dim: usize) usize {
     return std.mem.alignForward(usize, head_dim, lanes);
 }
-
-pub fn partialFloats(head_dim: usize) usize {
-    return paddedDim(head_dim) + 2;
-}
-
-/// A partial: the weighted sum of values, whole registers long, then the largest score and the sum of
-/// exponentials relative to it. No visible key: -infinity and 0.
-pub const Partial = struct {
-    floats: []f32,
-
-    pub inline fn maximum(partial: Partial) *f32 {
-        return &partial.floats[partial.floats.len - 2];
-    }
-    pub inline fn denominator(partial: Partial) *f32 {
-        return &partial.floats[partial.floats.len - 1];
-    }
-
-    pub fn clear(partial: Partial) void {
-        var d: usize = 0;
-        while (d + 2 < partial.floats.len) : (d += lanes) partial.floats[d..][0..lanes].* = @as(F, @splat(0));
-        partial.denominator().* = 0;
-        partial.maximum().* = -std.math.inf(f32);
-    }
-
-    /// Adds the partial of a later range.
-    pub fn merge(total: Partial, part: Partial) void {
-        const largest = @max(total.maximum().*, part.maximum().*);
-        const keep = math.exp(total.maximum().* - largest);
-        const add = math.exp(part.maximum().* - largest);
-        var d: usize = 0;
-        while (d + 2 < total.floats.len) : (d += lanes) {
-            const old: F = total.floats[d..][0..lanes].*;
-            const new: F = part.floats[d..][0..lanes].*;
-            total.floats[d..][0..lanes].* = math.mulAdd(new, @as(F, @splat(add)), old * @as(F, @splat(keep)));
-        }
-        total.maximum().* = largest;
-        total.denominator().* = math.mulAdd(part.denominator().*, add, total.denominator().* * keep);
-    }
-};
