@@ -69,6 +69,19 @@ export fn mistral_device_close(device: *Device) i32 {
     return ok;
 }
 
+/// Pins the device's threads, by turns, to `count` processors of the system's numbering, and confines the calling
+/// thread, which is the owner, to them until the device is closed. After a failure there is nothing to do with the device but to close it.
+export fn mistral_cpu_pin(device: *Device, processors: [*]const u32, count: u64) i32 {
+    device.pool.pin(processors[0..count]) catch |failure| return report(failure);
+    return ok;
+}
+
+/// How many rounds a waiting thread spins before it parks; without this call time decides.
+export fn mistral_cpu_spin(device: *Device, rounds: u32) i32 {
+    device.pool.spin(rounds);
+    return ok;
+}
+
 /// Fills `out`, whose `size` the caller has set.
 export fn mistral_device_info(device: *const Device, out: *interface.DeviceInfo) i32 {
     out.check() catch |failure| return report(failure);

@@ -7,9 +7,13 @@
 //! `quiesce` waits for it before the job's memory goes.
 //!
 //! Waiting spins for a short while and then parks, so that a shared processor is given up instead of burnt.
+//!
+//! Threads run where the system puts them, or are pinned. The owner is pinned to its own processor only while it
+//! computes, and confined to those of all threads in between: what it starts then inherits no more than that.
 
 const std = @import("std");
 const builtin = @import("builtin");
+const affinity = @import("affinity.zig");
 const status = @import("../abi/status.zig");
 
 pub const threads_max = 256;
@@ -17,6 +21,8 @@ pub const threads_max = 256;
 /// How long a thread spins before it parks: longer than the owner needs between two steps of a busy engine, far
 /// shorter than a scheduler's time slice.
 const spin_ns = 60_000;
+/// Of `spin_rounds`: the clock decides.
+const by_clock = std.math.maxInt(u32);
 
 pub const Job = *const fn (context: *anyopaque, thread: u32) void;
 
@@ -26,6 +32,9 @@ pub const Pool = struct {
     job: Job = undefined,
     context: *anyopaque = undefined,
     closing: std.atomic.Value(bool) = .init(false),
+    /// How often a thread looks before it parks.
+    spin_rounds: std.atomic.Value(u32) = .init(by_clock),
+    pins: ?Pins = null,
     /// Even: no job may be entered. Odd: the job may be entered. Rises with every job.
     generation: Word align(std.atomic.cache_line) = .{},
     /// Threads inside a job, the owner not counted.
@@ -41,13 +50,35 @@ pub const Pool = struct {
                 pool.close();
                 return status.fail(error.System, "cannot start thread {d} of {d}: {s}", .{ index + 1, count, @errorName(failure) });
             };
+            name(pool.threads[index], index);
         }
+    }
+
+    /// Gives every thread processors of this list, by turns, and confines the owner, who calls this, to all of them.
+    pub fn pin(pool: *Pool, processors: []const u32) status.Error!void {
+        if (!affinity.supported) return status.fail(error.InvalidArgument, "this system does not pin threads", .{});
+        if (processors.len == 0) return status.fail(error.InvalidArgument, "a list of no processors to pin threads to", .{});
+        const before = if (pool.pins) |pins| pins.before else try affinity.current();
+        const all = try affinity.confineToAll(processors);
+        pool.pins = .{ .before = before, .all = all, .owner = affinity.deal(processors, pool.count, 0) };
+        for (1..pool.count) |index| {
+            try affinity.confineThread(pool.threads[index], &affinity.deal(processors, pool.count, @intCast(index)));
+        }
+    }
+
+    /// How many rounds a waiting thread spins before it parks. Threads that wait already begin to wait anew.
+    pub fn spin(pool: *Pool, rounds: u32) void {
+        pool.spin_rounds.store(rounds, .seq_cst);
+        pool.invite();
     }
 
     pub fn close(pool: *Pool) void {
         pool.closing.store(true, .seq_cst);
         pool.generation.advance();
         for (pool.threads[1..pool.count]) |thread| thread.join();
+        if (affinity.supported) {
+            if (pool.pins) |*pins| _ = affinity.confine(&pins.before);
+        }
     }
 
     /// Invites every thread into the job and runs it as thread 0; returns when the owner's own call returns.
@@ -61,12 +92,19 @@ pub const Pool = struct {
                 pool.context = context;
                 pool.generation.advance();
             } else {
-                // Two at once: the number stays odd, and threads that wait for a change see one.
-                _ = pool.generation.value.fetchAdd(2, .seq_cst);
-                pool.generation.wake();
+                pool.invite();
             }
         }
+        if (affinity.supported) {
+            if (pool.pins) |*pins| return pins.runOwner(job, context);
+        }
         job(context, 0);
+    }
+
+    /// Two at once: whether a job may be entered stays as it is, and threads that wait for a change see one.
+    fn invite(pool: *Pool) void {
+        _ = pool.generation.value.fetchAdd(2, .seq_cst);
+        pool.generation.wake();
     }
 
     /// Lets nobody enter the present job any more and waits until all have left it.
@@ -79,7 +117,7 @@ pub const Pool = struct {
     fn worker(pool: *Pool, index: u32) void {
         var seen: u32 = 0;
         while (true) {
-            pool.generation.waitWhile(seen);
+            pool.generation.waitWhile(seen, .of(pool));
             if (pool.closing.load(.seq_cst)) return;
             _ = pool.active.fetchAdd(1, .seq_cst);
             // Once counted as active, an odd number means that the owner cannot change the job under us.
@@ -89,6 +127,30 @@ pub const Pool = struct {
         }
     }
 };
+
+/// Where a pinned owner may run.
+const Pins = struct {
+    before: affinity.Set,
+    /// The processors of all threads.
+    all: affinity.Set,
+    owner: affinity.Set,
+
+    /// The system may take processors away later; then the thread runs on what is left, which is as good as it gets.
+    fn runOwner(pins: *const Pins, job: Job, context: *anyopaque) void {
+        const narrower = !pins.owner.same(&pins.all);
+        if (narrower) _ = affinity.confine(&pins.owner);
+        job(context, 0);
+        if (narrower) _ = affinity.confine(&pins.all);
+    }
+};
+
+/// What lists of threads show; a thread without its name works as well.
+fn name(thread: std.Thread, index: usize) void {
+    if (builtin.os.tag != .linux) return;
+    var text: [16]u8 = undefined;
+    const terminated = std.fmt.bufPrintZ(&text, "mistral-{d}", .{index}) catch return;
+    _ = std.c.pthread_setname_np(thread.getHandle(), terminated);
+}
 
 /// The units of one stage: handed out one by one, counted when done. Belongs to an epoch, so that a thread of an
 /// earlier run of the same job takes none.
@@ -129,7 +191,7 @@ pub const Units = struct {
 
     /// Waits until the stage is finished. False: the epoch is over, leave.
     pub fn wait(units: *Units, pool: *Pool, epoch: u32) bool {
-        var patience: Patience = .{};
+        var patience: Patience = .of(pool);
         while (!units.over(epoch)) {
             if (patience.spin()) continue;
             _ = pool.progress.sleepers.fetchAdd(1, .seq_cst);
@@ -162,8 +224,8 @@ const Word = struct {
         if (word.sleepers.load(.seq_cst) > 0) wakeAll(&word.value);
     }
 
-    fn waitWhile(word: *Word, old: u32) void {
-        var patience: Patience = .{};
+    fn waitWhile(word: *Word, old: u32, patience_at_first: Patience) void {
+        var patience = patience_at_first;
         while (word.load() == old) {
             if (patience.spin()) continue;
             _ = word.sleepers.fetchAdd(1, .seq_cst);
@@ -173,14 +235,21 @@ const Word = struct {
     }
 };
 
-/// Spins for `spin_ns`, looking at the clock only now and then.
+/// Spins for `spin_ns`, looking at the clock only now and then, or so many rounds as were asked for.
 const Patience = struct {
+    rounds: u32,
     spins: u32 = 0,
     deadline: u64 = 0,
 
+    fn of(pool: *const Pool) Patience {
+        return .{ .rounds = pool.spin_rounds.load(.seq_cst) };
+    }
+
     fn spin(patience: *Patience) bool {
+        if (patience.rounds != by_clock and patience.spins >= patience.rounds) return false;
         std.atomic.spinLoopHint();
         patience.spins +%= 1;
+        if (patience.rounds != by_clock) return true;
         if (patience.spins % 64 != 0) return true;
         const now = nowNs();
         if (patience.deadline == 0) patience.deadline = now + spin_ns;

@@ -6,12 +6,13 @@
 
 import { FFIType, JSCallback, type Pointer, ptr, toArrayBuffer } from "bun:ffi";
 import { MistralError } from "../errors.ts";
+import { arrangeThreads, type CpuThreadOptions } from "./cpu-threads.ts";
 import { cudaFunctions } from "./cuda-functions.ts";
 import { type DeviceInfo, type DeviceMemory, readDeviceInfo } from "./device-info.ts";
 import { check, type DeviceKind, type KernelLibrary, openCpuLibrary, openCudaLibrary } from "./library.ts";
 import { Program } from "./program.ts";
 
-export interface CpuDeviceOptions {
+export interface CpuDeviceOptions extends CpuThreadOptions {
   readonly kind: "cpu";
   /** Threads that run a program, the calling one included. */
   readonly threads: number;
@@ -76,7 +77,14 @@ export class Device {
         },
       );
     }
-    return Device.#open(library, "cpu", 0, threads);
+    const device = Device.#open(library, "cpu", 0, threads);
+    try {
+      arrangeThreads(library, device.#handle, options);
+    } catch (error) {
+      device.close();
+      throw error;
+    }
+    return device;
   }
 
   /**

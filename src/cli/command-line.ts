@@ -157,9 +157,15 @@ function describe(declaration: SettingDeclaration): string {
 }
 
 /** What is said of a setting that has no effect, or only for some of its values. */
-export function effectNote(notBuilt: NonNullable<SettingDeclaration["notBuilt"]>): string {
+function effectNote(notBuilt: NonNullable<SettingDeclaration["notBuilt"]>): string {
   const partly = notBuilt.except === undefined ? "" : ` except ${notBuilt.except.join(", ")}`;
   return `not in effect${partly}: ${notBuilt.because}`;
+}
+
+/** Whether a setting is in effect, in words. */
+export function statusNote({ notBuilt, onlyOn }: SettingDeclaration): string {
+  if (notBuilt !== undefined) return effectNote(notBuilt);
+  return onlyOn === undefined ? "in effect" : `in effect on ${onlyOn}`;
 }
 
 /** The settings that only a variable sets, which commander knows nothing of. */
@@ -168,10 +174,10 @@ function variablesHelp(name: CommandName): string {
     .filter(([, { flag, environment }]) => flag === undefined && environment !== undefined)
     .filter(([, declaration]) => offersFlag(name, declaration) && !isWithoutEffect(declaration))
     .map(([, declaration]) => {
-      const { notBuilt } = declaration;
       const variables = (declaration.environment ?? []).join(", ");
       const value = `${allowedText(declaration.type)}; default: ${showValue(declaration, declaration.default)}`;
-      const effect = notBuilt === undefined ? "" : `; ${effectNote(notBuilt)}`;
+      const status = statusNote(declaration);
+      const effect = status === "in effect" ? "" : `; ${status}`;
       return `  ${variables.padEnd(24)} ${declaration.description} (${value}${effect})`;
     });
   const hidden = settingEntries().some(

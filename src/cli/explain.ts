@@ -6,7 +6,7 @@ import type { Resolution } from "../config/resolve.ts";
 import { showSource } from "../config/sources.ts";
 import { FIRST_VERSION, SETTING_GROUPS } from "../config/types.ts";
 import { MistralError } from "../errors.ts";
-import { effectNote } from "./command-line.ts";
+import { statusNote } from "./command-line.ts";
 import { heading, textTable } from "./text-table.ts";
 
 type Explained = ReturnType<typeof explainSettings>[number];
@@ -45,7 +45,7 @@ function overview(rows: readonly Explained[], isTerminal: boolean): string {
 }
 
 function everythingAbout({ key, declaration, value, source, notInEffect }: Explained): string[][] {
-  const { flag, short, aliases, environment, toml, type, commands, since, notBuilt } = declaration;
+  const { flag, short, aliases, environment, toml, type, commands, since } = declaration;
   const flags = [...(short === undefined ? [] : [`-${short}`]), ...(flag === undefined ? [] : [flag])];
   return [
     ["key", key],
@@ -59,7 +59,7 @@ function everythingAbout({ key, declaration, value, source, notInEffect }: Expla
     ["in a file", toml?.join(", ") ?? "none"],
     ["commands", commands.join(", ")],
     ["since", since ?? FIRST_VERSION],
-    ["status", notBuilt === undefined ? "in effect" : effectNote(notBuilt)],
+    ["status", statusNote(declaration)],
     ...(notInEffect === undefined ? [] : [["now", `this value is not in effect: ${notInEffect}`]]),
   ];
 }

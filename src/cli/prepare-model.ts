@@ -42,6 +42,7 @@ export function prepareModel(
   requireGqa(checkpoint, settings, log);
   if (settings.debug) tellDebug(checkpoint, log);
   const device = computeDevice(settings, log);
+  if (device.cuda !== undefined) tellOfThreads(settings, log);
   const wanted = runnerOptions(settings, resolved.checkpointPath, device.choice);
   const ofDevice = deviceMemory(device, settings);
   const memory = ofDevice ?? lessReserved(hostMemory(), reservedBytes);
@@ -99,6 +100,17 @@ function requireGqa(checkpoint: Checkpoint, { gqa }: Settings, log: Log): void {
     `--gqa is ${gqa}, but the file has ${found} query heads for each key/value head; leave the flag out`,
     { parameter: "--gqa" },
   );
+}
+
+/** Threads are pinned and wait where the processor computes. */
+function tellOfThreads({ processorMask, processorAffinity, spinLimit }: Settings, log: Log): void {
+  const without = [
+    ...(processorMask === undefined ? [] : ["CANDLE_CPU_MASK"]),
+    ...(processorAffinity ? ["CANDLE_CPU_AFFINITY"] : []),
+    ...(spinLimit === undefined ? [] : ["CANDLE_BARRIER_POOL_SPIN_LIMIT"]),
+  ];
+  if (without.length === 0) return;
+  log.write("warning", `no effect on a CUDA device: ${without.join(", ")}`);
 }
 
 function tellDebug(checkpoint: Checkpoint, log: Log): void {

@@ -2,7 +2,7 @@
 
 import type { DeviceChoice } from "../backend/device-choice.ts";
 import type { Settings } from "../config/settings.ts";
-import { defaultThreads } from "../config/threads.ts";
+import { threadPlacement } from "../config/thread-placement.ts";
 import type { RunnerOptions } from "../engine/runner-module.ts";
 import type { KvCacheType } from "../models/step-limits.ts";
 
@@ -27,7 +27,8 @@ export function runnerOptions(
     device,
     integratedMemoryFraction,
     ...(graphBudgetBytes === undefined ? {} : { graphBudgetBytes }),
-    threads: settings.threads ?? defaultThreads(),
+    ...threadPlacement(settings),
+    spinRounds: settings.spinLimit,
     sequencesMax: settings.sequencesMax,
     tokensMax: settings.batchedTokensMax,
     blockSize: settings.cacheBlockSize,

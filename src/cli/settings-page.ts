@@ -9,7 +9,7 @@ import { dirname, join } from "node:path";
 import { allowedText, showValue } from "../config/parse-value.ts";
 import { settingEntries } from "../config/settings.ts";
 import { FIRST_VERSION, SETTING_GROUPS, type SettingDeclaration } from "../config/types.ts";
-import { effectNote } from "./command-line.ts";
+import { statusNote } from "./command-line.ts";
 import { commandNames, describeCommand } from "./commands.ts";
 import { PROJECT_ROOT } from "./setup.ts";
 
@@ -87,7 +87,7 @@ function commandsPart(): string {
 }
 
 function row(declaration: SettingDeclaration): string[] {
-  const { flag, short, aliases, environment, toml, commands, since, notBuilt } = declaration;
+  const { flag, short, aliases, environment, toml, commands, since } = declaration;
   const flags =
     flag === undefined ? [] : [...(short === undefined ? [] : [`-${short}`]), flag, ...(aliases ?? [])];
   const value = showValue(declaration, declaration.default);
@@ -99,7 +99,7 @@ function row(declaration: SettingDeclaration): string[] {
     `${declaration.description}${allowedNote(declaration)}`,
     commands.join(", "),
     since ?? FIRST_VERSION,
-    notBuilt === undefined ? "in effect" : effectNote(notBuilt),
+    statusNote(declaration),
   ].map((cell) => cell.replaceAll("|", "\\|"));
 }
 

@@ -1,6 +1,7 @@
 /** Turns the text of a flag or variable into the value of a setting, or says what would be allowed. */
 
 import { didYouMean } from "./suggest.ts";
+import { parseProcessorList } from "./threads.ts";
 import type { SettingDeclaration, SettingType, SwitchRule } from "./types.ts";
 
 export type SettingValue = string | number | bigint | boolean | readonly string[] | readonly number[];
@@ -22,6 +23,7 @@ export function parseValue(type: SettingType, text: string): ParsedValue {
       return value >= min && value <= type.max ? accept(value) : refuse(type, text);
     }
     case "integers": {
+      if (type.isSet === true) return parseSet(type, text);
       const entries = text.split(",").map((entry) => parseValue({ ...type, kind: "integer" }, entry));
       const values = entries.map((entry) => (entry.ok ? Number(entry.value) : Number.NaN));
       return values.some(Number.isNaN) ? refuse(type, text) : accept(values);
@@ -57,6 +59,18 @@ export function parseValue(type: SettingType, text: string): ParsedValue {
     default:
       return type satisfies never;
   }
+}
+
+/** `0-2,5` with the spaces that people leave; no range runs backwards. */
+function parseSet(type: SettingType & { readonly kind: "integers" }, text: string): ParsedValue {
+  const entries = text.split(",").map((entry) => {
+    const [, first, last = first] = /^\s*(\d+)(?:\s*-\s*(\d+))?\s*$/.exec(entry) ?? [];
+    return { first: Number(first), last: Number(last) };
+  });
+  const isUsable = entries.every(({ first, last }) => first >= type.min && last <= type.max && first <= last);
+  if (!isUsable) return refuse(type, text);
+  const numbers = parseProcessorList(entries.map(({ first, last }) => `${first}-${last}`).join(","));
+  return accept([...new Set(numbers)].sort((a, b) => a - b));
 }
 
 /**
@@ -117,6 +131,9 @@ export function allowedText(type: SettingType): string {
         ? `a whole number, at least ${type.min}`
         : `a whole number from ${type.min} to ${type.max}`;
     case "integers":
+      if (type.isSet === true) {
+        return `whole numbers from ${type.min} to ${type.max} and ranges, such as 5-9,15-19`;
+      }
       return `${allowedText({ ...type, kind: "integer" })}; several are separated by commas`;
     case "number":
       return `a number from ${type.min} to ${type.max}`;

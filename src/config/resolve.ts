@@ -168,10 +168,13 @@ class Resolver {
 
 /** Why this value has no effect; undefined when it has. */
 export function notInEffect(
-  { notBuilt, default: byDefault }: SettingDeclaration,
+  { notBuilt, onlyOn, default: byDefault }: SettingDeclaration,
   value: SettingValue | undefined,
+  platform: NodeJS.Platform = process.platform,
 ): string | undefined {
-  if (notBuilt === undefined || value === undefined || value === byDefault) return undefined;
+  if (value === undefined || value === byDefault) return undefined;
+  if (onlyOn !== undefined && platform !== onlyOn.toLowerCase()) return `only ${onlyOn} can do it`;
+  if (notBuilt === undefined) return undefined;
   const isExcepted = notBuilt.except?.some((exception) => exception === value) === true;
   return isExcepted ? undefined : notBuilt.because;
 }

@@ -1,7 +1,7 @@
 /**
  * How many threads compute when nobody says: the physical cores this process may use. Kernels keep a core's
  * vector units busy, so a second hardware thread of the same core only gets in the way. A container's CPU
- * quota and the process's affinity count too.
+ * quota and the process's affinity count too. And which processors are the fast ones, where they differ.
  */
 
 import { readFileSync } from "node:fs";
@@ -35,22 +35,63 @@ export function defaultThreads(facts: ProcessorFacts = HERE): number {
   return Math.max(1, Math.min(cores, facts.parallelism, Math.floor(quota)));
 }
 
+/**
+ * One processor of each fast core this process may use; undefined where all cores are equally fast, or the system
+ * does not tell.
+ */
+export function fastProcessors(facts: ProcessorFacts = HERE): readonly number[] | undefined {
+  const allowed = allowedProcessors(facts) ?? [];
+  const fast = highCapacity(allowed, facts) ?? performanceCores(allowed, facts);
+  if (fast === undefined || fast.length === 0 || fast.length === allowed.length) return undefined;
+  return onePerCore(fast, facts) ?? fast;
+}
+
+/** A core is fast from this share of the fastest one's capacity. */
+const FAST_SHARE = 0.9;
+
+/** Where the kernel gives every processor a capacity, as it does on Arm. */
+function highCapacity(allowed: readonly number[], { read }: ProcessorFacts): number[] | undefined {
+  const capacities = allowed.map((processor) =>
+    Number(read(`/sys/devices/system/cpu/cpu${processor}/cpu_capacity`)?.trim() ?? Number.NaN),
+  );
+  if (capacities.some(Number.isNaN)) return undefined;
+  const best = Math.max(...capacities);
+  return allowed.filter((_, index) => capacities[index]! >= best * FAST_SHARE);
+}
+
+/** Where Intel's performance cores have counters of their own. */
+function performanceCores(allowed: readonly number[], { read }: ProcessorFacts): number[] | undefined {
+  const list = read("/sys/devices/cpu_core/cpus")?.trim();
+  if (list === undefined || list === "") return undefined;
+  const cores = new Set(parseProcessorList(list));
+  return allowed.filter((processor) => cores.has(processor));
+}
+
 /** Cores with at least one allowed hardware thread (Linux); undefined where the kernel does not tell. */
-function physicalCores({ read }: ProcessorFacts): number | undefined {
-  const status = read("/proc/self/status");
-  const allowed = /^Cpus_allowed_list:\s*(\S+)$/m.exec(status ?? "")?.[1];
+function physicalCores(facts: ProcessorFacts): number | undefined {
+  const allowed = allowedProcessors(facts);
   if (allowed === undefined) return undefined;
-  const cores = new Set<string>();
-  for (const processor of parseProcessorList(allowed)) {
+  return onePerCore(allowed, facts)?.length || undefined;
+}
+
+function allowedProcessors({ read }: ProcessorFacts): number[] | undefined {
+  const allowed = /^Cpus_allowed_list:\s*(\S+)$/m.exec(read("/proc/self/status") ?? "")?.[1];
+  return allowed === undefined ? undefined : parseProcessorList(allowed);
+}
+
+/** The first of each core's hardware threads; undefined where the kernel does not tell. */
+function onePerCore(processors: readonly number[], { read }: ProcessorFacts): number[] | undefined {
+  const first = new Map<string, number>();
+  for (const processor of processors) {
     const siblings = read(`/sys/devices/system/cpu/cpu${processor}/topology/thread_siblings_list`);
     if (siblings === undefined) return undefined;
-    cores.add(siblings.trim());
+    if (!first.has(siblings.trim())) first.set(siblings.trim(), processor);
   }
-  return cores.size === 0 ? undefined : cores.size;
+  return [...first.values()];
 }
 
 /** `0-2,5` is 0, 1, 2, 5. */
-function parseProcessorList(list: string): number[] {
+export function parseProcessorList(list: string): number[] {
   return list.split(",").flatMap((range) => {
     const [first = 0, last = first] = range.split("-").map(Number);
     return Array.from({ length: last - first + 1 }, (_, index) => first + index);

@@ -13,8 +13,11 @@ export type SwitchRule =
 
 export type SettingType =
   | { readonly kind: "integer"; readonly min: number; readonly max: number }
-  /** One or several whole numbers: the flag is repeated, or they are separated by commas. */
-  | { readonly kind: "integers"; readonly min: number; readonly max: number }
+  /**
+   * One or several whole numbers: the flag is repeated, or they are separated by commas. Of a set, `5-9` stands for
+   * 5 to 9, and each number counts once, in order.
+   */
+  | { readonly kind: "integers"; readonly min: number; readonly max: number; readonly isSet?: true }
   /** A number with or without a fraction. */
   | { readonly kind: "number"; readonly min: number; readonly max: number }
   /** An unsigned integer of 64 bits. */
@@ -126,6 +129,8 @@ export interface SettingDeclaration {
   readonly since?: string;
   /** Absent: the setting is in effect. */
   readonly notBuilt?: NotBuilt;
+  /** The only system where it can have its effect, in that system's own spelling. */
+  readonly onlyOn?: "Linux";
   /** An unusable text of the variable is a warning and the default, as in mistral.rs; otherwise an error. */
   readonly lenientEnvironment?: boolean;
   /** Never shown. */

@@ -28,6 +28,10 @@ export interface ModelLoadOptions extends LimitOptions, CudaOptions {
   readonly device?: DeviceChoice | undefined;
   /** Of the processor. */
   readonly threads: number;
+  /** Processors that threads are pinned to; not pinned when not given. */
+  readonly processors?: readonly number[] | undefined;
+  /** Rounds that a waiting thread spins before it sleeps; a short time when not given. */
+  readonly spinRounds?: number | undefined;
   /** Map the weight files instead of reading them, on the processor. */
   readonly mmap: boolean;
   /** The kernel library to use; the best one for the processor when not given. */
@@ -70,11 +74,17 @@ export async function loadModel(options: ModelLoadOptions): Promise<LoadedModel>
   const choice = options.device ?? { kind: "cpu" };
   // What the memory does not hold is refused before a device is opened.
   const onCpu = choice.kind === "cpu" ? recordForCpu(opened, options) : undefined;
-  const { threads, instructionSet } = options;
+  const { threads, processors, spinRounds, instructionSet } = options;
   const device = Device.open(
     choice.kind === "cuda"
       ? choice
-      : { kind: "cpu", threads, ...(instructionSet === undefined ? {} : { instructionSet }) },
+      : {
+          kind: "cpu",
+          threads,
+          processors,
+          spinRounds,
+          ...(instructionSet === undefined ? {} : { instructionSet }),
+        },
   );
   try {
     const placed =

@@ -19,7 +19,6 @@ export interface Example {
 const PATTERNED: Partial<Record<SettingKey, { readonly text: string; readonly bad: string }>> = {
   hubTokenSource: { text: "env:MY_TOKEN", bad: "file:x" },
   newToken: { text: "hf_abc", bad: "abc" },
-  processorMask: { text: "0-3,8", bad: "0..3" },
   workerServerAddress: { text: "10.0.0.1:5000", bad: "head.example.com:5000" },
   cudaComputeCapability: { text: "8.9, 90,121", bad: "89,50" },
   device: { text: "cpu", bad: "cuda:first" },
@@ -53,6 +52,9 @@ export function exampleOf(key: SettingKey, declaration: SettingDeclaration): Exa
       };
     }
     case "integers":
+      if (type.isSet === true) {
+        return { text: "8, 0-2,1", value: [0, 1, 2, 8], toml: [8, 0, 1, 2], bad: "2-0", badToml: "x" };
+      }
       return { text: "7, 8", value: [7, 8], toml: [7, 8], bad: "7,,8", badToml: "x" };
     case "number":
       return {

@@ -1,6 +1,6 @@
-import { expect, test } from "bun:test";
+import { describe, expect, test } from "bun:test";
 import { availableParallelism } from "node:os";
-import { defaultThreads } from "../../src/config/threads.ts";
+import { defaultThreads, fastProcessors, parseProcessorList } from "../../src/config/threads.ts";
 
 /** A machine with these allowed processors, hardware threads paired into cores as `siblings` says. */
 function machine(options: {
@@ -48,6 +48,43 @@ test("a container's quota counts, whole processors only and never less than one"
 
 test("where the kernel tells nothing, the available parallelism is taken", () => {
   expect(defaultThreads({ parallelism: 6, read: () => undefined })).toBe(6);
+});
+
+describe("the fast processors, one of each core", () => {
+  const arm = (capacities: readonly number[], allowed: string) => {
+    const files = Object.fromEntries(
+      capacities.map((capacity, index) => [
+        `/sys/devices/system/cpu/cpu${index}/cpu_capacity`,
+        `${capacity}\n`,
+      ]),
+    );
+    return fastProcessors(machine({ allowed, parallelism: capacities.length, siblings: String, files }));
+  };
+
+  test("by their capacity, of which nine tenths of the best are enough", () => {
+    expect(arm([446, 446, 871, 1024, 922], "0-4")).toEqual([3, 4]);
+    expect(arm([446, 446, 871, 1024, 922], "0-2")).toEqual([2]);
+  });
+
+  test("none where all that may be used are alike", () => {
+    expect(arm([1024, 1024, 1000], "0-2")).toBeUndefined();
+    expect(arm([446, 446, 1024], "0-1")).toBeUndefined();
+    expect(fastProcessors(machine({ allowed: "0-7", parallelism: 8, siblings: paired }))).toBeUndefined();
+    expect(fastProcessors({ parallelism: 6, read: () => undefined })).toBeUndefined();
+  });
+
+  test("by the performance cores of Intel, whose second hardware threads are left out", () => {
+    const siblings = (processor: number) =>
+      processor < 4 ? `${processor & ~1}-${processor | 1}` : String(processor);
+    const files = { "/sys/devices/cpu_core/cpus": "0-3\n" };
+    expect(fastProcessors(machine({ allowed: "0-7", parallelism: 8, siblings, files }))).toEqual([0, 2]);
+    expect(fastProcessors(machine({ allowed: "1,4-7", parallelism: 5, siblings, files }))).toEqual([1]);
+    expect(fastProcessors(machine({ allowed: "4-7", parallelism: 4, siblings, files }))).toBeUndefined();
+  });
+});
+
+test("a list of processors as the kernel writes it", () => {
+  expect(parseProcessorList("0-2,5,7-8")).toEqual([0, 1, 2, 5, 7, 8]);
 });
 
 test("this machine", () => {

@@ -4,6 +4,9 @@ import { DEVICE_PATTERN, DEVICE_WORDS } from "../device-names.ts";
 import type { SettingDeclaration } from "../types.ts";
 import { CHATTING, COMPUTING, COUNT_MAX, FALSY, LOADING, NO_DEVICES, SERVING } from "./common.ts";
 
+/** As far as the system's own lists of processors can reach. */
+const PROCESSOR_MAX = 8191;
+
 export const ENGINE_SETTINGS = {
   threads: {
     flag: "--threads",
@@ -284,34 +287,31 @@ export const ENGINE_SETTINGS = {
   },
   processorMask: {
     environment: ["CANDLE_CPU_MASK"],
-    type: {
-      kind: "text",
-      pattern: /^\d+(-\d+)?(,\d+(-\d+)?)*$/,
-      words: "a list of processors such as 5-9,15-19",
-    },
-    unsetText: "the processors this process may use",
-    description: "Processors that threads are pinned to",
+    type: { kind: "integers", min: 0, max: PROCESSOR_MAX, isSet: true },
+    unsetText: "threads are not pinned",
+    description:
+      "Processors that threads are pinned to, by turns, and as many threads unless their number is set; all models share them",
     group: "Engine",
     commands: LOADING,
-    notBuilt: { because: "threads are not pinned; start under `taskset -c LIST`, which counts" },
+    onlyOn: "Linux",
   },
   processorAffinity: {
     environment: ["CANDLE_CPU_AFFINITY"],
     type: { kind: "switch", on: ["1"] },
     default: false,
-    description: "Choose the fast cores",
+    description:
+      "Pin threads to the fast cores, where cores are not equally fast and CANDLE_CPU_MASK names none",
     group: "Engine",
     commands: LOADING,
-    notBuilt: { because: "threads are not pinned; start under `taskset -c LIST`, which counts" },
+    onlyOn: "Linux",
   },
   spinLimit: {
     environment: ["CANDLE_BARRIER_POOL_SPIN_LIMIT"],
     type: { kind: "integer", min: 0, max: COUNT_MAX },
-    unsetText: "chosen by the kernels",
-    description: "Rounds that an idle thread waits before it sleeps",
+    unsetText: "60 microseconds",
+    description: "Rounds that a waiting thread spins before it sleeps",
     group: "Engine",
     commands: LOADING,
-    notBuilt: { because: "the kernels choose it" },
   },
   decodeStepsMax: {
     flag: "--max-decode-steps-before-prefill",

@@ -1,10 +1,11 @@
 import { describe, expect, test } from "bun:test";
-import { writeFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { Value } from "@sinclair/typebox/value";
 import { emulatedCudaDriver, isCudaBuilt } from "../../../src/backend/library.ts";
 import { doctorText } from "../../../src/cli/doctor/doctor.ts";
 import { DoctorReport } from "../../../src/cli/doctor/report.ts";
+import { parseProcessorList } from "../../../src/config/threads.ts";
 import { temporaryFolder } from "../../support/temporary-folder.ts";
 import { type ProcessOptions, runCommand } from "../processes.ts";
 
@@ -76,6 +77,29 @@ describe("doctor --json", () => {
     ]);
     expect(find(report, "configuration")).toEqual([expect.objectContaining({ status: "warn" })]);
   });
+
+  test.if(process.platform === "linux")(
+    "pins threads as it is asked to, and says which processor cannot be had",
+    async () => {
+      expect(find((await doctor([])).report, "thread_pinning")).toEqual([]);
+      const [processor] = parseProcessorList(
+        /^Cpus_allowed_list:\s*(\S+)$/m.exec(readFileSync("/proc/self/status", "utf8"))![1]!,
+      );
+      const { report } = await doctor([], { CANDLE_CPU_MASK: String(processor) });
+      expect(find(report, "thread_pinning")).toEqual([
+        {
+          name: "thread_pinning",
+          status: "ok",
+          message: `1 thread can be pinned to the processors ${processor}.`,
+        },
+      ]);
+      const impossible = await doctor(["--strict"], { CANDLE_CPU_MASK: `${processor},8191` });
+      expect(impossible.status).toBe(1);
+      expect(find(impossible.report, "thread_pinning")).toMatchObject([
+        { status: "error", message: expect.stringContaining("processor 8191, which does not exist") },
+      ]);
+    },
+  );
 
   test("reports what is wrong instead of stopping at it; only --strict makes it the exit status", async () => {
     const environment = { MISTRALRS_MN_HEAD_NUM_WORKERS: "2" };

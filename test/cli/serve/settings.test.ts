@@ -195,7 +195,6 @@ test("what has no effect is said in the start log, never passed over", async () 
     MISTRALRS_NO_MLA: "1",
     MISTRALRS_ISQ_SINGLETHREAD: "",
     MCP_CONFIG_PATH: "mcp.json",
-    CANDLE_CPU_MASK: "0-1",
     RING_CONFIG: ring,
     MISTRALRS_NO_MMPA: "1",
   };
@@ -211,7 +210,6 @@ test("what has no effect is said in the start log, never passed over", async () 
     ["MISTRALRS_NO_MLA", "latent attention"],
     ["MISTRALRS_ISQ_SINGLETHREAD", "quantising a model is not built"],
     ["MCP_CONFIG_PATH", "tools that run on the server are not built"],
-    ["CANDLE_CPU_MASK", "threads are not pinned"],
     ["RING_CONFIG", "several nodes is not built"],
     ["--max-batch-size", "a model runs on one device"],
   ] as const) {
