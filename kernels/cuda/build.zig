@@ -16,6 +16,8 @@ const headers = [_][]const u8{
     "sample.h", "sample.cuh", "sample_row.cuh", "sample_select.cuh",
 };
 
+const emulator_headers = [_][]const u8{ "block.h", "fibers.h", "grid.h", "hardware.h", "memory.h" };
+
 pub const Choice = enum { off, auto, nvcc, clang };
 
 /// Capabilities that clang makes PTX for. The driver compiles the best that is not above the device's: 75 has no
@@ -91,10 +93,26 @@ fn emulatorModule(b: *std.Build, target: std.Build.ResolvedTarget) *std.Build.Mo
         .sanitize_c = .off,
         .pic = true,
     });
+    module.addCSourceFile(.{ .file = headersDigest(b), .flags = &emulator_flags });
     for ([_][]const u8{ "fibers", "block", "grid", "memory" }) |part| {
         module.addCSourceFile(.{ .file = b.path(b.fmt("kernels/cuda/emulator/{s}.cpp", .{part})), .flags = &emulator_flags });
     }
     return module;
+}
+
+/// A source that is another one when a header is. Zig (0.16) forgets which headers a library came from when some of its
+/// objects were in the cache, and would keep a library of old kernels.
+fn headersDigest(b: *std.Build) std.Build.LazyPath {
+    var hash = std.hash.Wyhash.init(0);
+    for (headers) |header| hashFile(b, &hash, b.fmt("kernels/cuda/{s}", .{header}));
+    for (emulator_headers) |header| hashFile(b, &hash, b.fmt("kernels/cuda/emulator/{s}", .{header}));
+    return b.addWriteFiles().add("headers.cpp", b.fmt("// {x}\n", .{hash.final()}));
+}
+
+fn hashFile(b: *std.Build, hash: *std.hash.Wyhash, path: []const u8) void {
+    const text = b.build_root.handle.readFileAlloc(b.graph.io, path, b.allocator, .unlimited) catch |failure|
+        fail("cannot read {s}: {t}", .{ path, failure });
+    hash.update(text);
 }
 
 /// `images`: what the kernels were compiled to, by family and compute capability.
