@@ -1,11 +1,13 @@
 /** The supervised engine process, alive: what it answers, and what happens when it or its parent dies. */
 
 import { afterEach, expect, test } from "bun:test";
-import { readFileSync } from "node:fs";
+import { readFileSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { ProcessEngine, type ProcessEngineOptions } from "../../src/engine/engine-client.ts";
 import type { GenerationEvent } from "../../src/engine/messages.ts";
 import { TEXT_COMPLETE } from "../../src/engine/text-complete.ts";
 import { MistralError } from "../../src/errors.ts";
+import { temporaryFolder } from "../support/temporary-folder.ts";
 import { CRASH_TOKEN, fakeEngineOptions, HANG_TOKEN, THROW_TOKEN } from "./fake-model.ts";
 import { collect, GREEDY, promptOf, request, runAlone, tokensOf } from "./requests.ts";
 
@@ -196,6 +198,23 @@ test("a model that cannot be loaded is reported as the loader said it", async ()
   const error = await start("refuse=bad+magic+at+byte+0").catch((reason: unknown) => reason);
   expect(error).toBeInstanceOf(MistralError);
   expect(error).toMatchObject({ code: "invalid_model_file", message: "bad magic at byte 0", parameter: "f" });
+});
+
+test("a model that was loaded before and cannot be now is tried again", async () => {
+  const trouble = join(temporaryFolder("reload"), "trouble");
+  const lines: string[] = [];
+  const engine = await start(`refuseWhileThere=${trouble}`, { log: (line) => lines.push(line) });
+  writeFileSync(trouble, "");
+  process.kill(engine.pid!, "SIGKILL");
+  await until(() => engine.statistics().restarts >= 3);
+  expect(lines.some((line) => line.includes("cannot load the model again: the device is full"))).toBe(true);
+  expect((await collect(engine.generate(request(0)))).at(-1)).toMatchObject({
+    type: "error",
+    code: "engine_failed",
+  });
+  rmSync(trouble);
+  await until(() => engine.state === "ready");
+  expect(tokensOf(await collect(engine.generate(request(0))))).toHaveLength(8);
 });
 
 test("a process that dies while loading is reported with how it died", async () => {

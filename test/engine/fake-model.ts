@@ -3,6 +3,7 @@
  * `fake:?stepMs=2&blockCount=33`; prompts set it off: token 60 throws, 61 ends the process, 62 hangs.
  */
 
+import { existsSync } from "node:fs";
 import type { ProcessEngineOptions } from "../../src/engine/engine-client.ts";
 import type { LoadedRunner, RunnerOptions } from "../../src/engine/runner-module.ts";
 import { MistralError } from "../../src/errors.ts";
@@ -67,6 +68,9 @@ export async function loadModel(options: RunnerOptions): Promise<LoadedRunner> {
   const { searchParams } = new URL(options.path);
   const refusal = searchParams.get("refuse");
   if (refusal !== null) throw new MistralError("invalid_model_file", refusal, { parameter: "f" });
+  const trouble = searchParams.get("refuseWhileThere");
+  if (trouble !== null && existsSync(trouble))
+    throw new MistralError("insufficient_memory", "the device is full");
   if (searchParams.has("dieWhileLoading")) process.exit(7);
   return new LoadedFake({
     limits: {

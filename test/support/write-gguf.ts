@@ -68,6 +68,28 @@ export interface GgufContent {
 
 /** The bytes of a GGUF file with this content. */
 export function encodeGguf(content: GgufContent): Uint8Array {
+  const { header, offsets, dataBytes } = encodeGgufHeader(content);
+  const bytes = new Uint8Array(header.length + dataBytes);
+  bytes.set(header);
+  for (const [index, tensor] of content.tensors.entries())
+    bytes.set(tensor.data, header.length + offsets[index]!);
+  return bytes;
+}
+
+export interface GgufHeader {
+  /** Everything before the tensors' data. */
+  readonly header: Uint8Array;
+  /** Of each tensor, within the data. */
+  readonly offsets: readonly number[];
+  readonly dataBytes: number;
+}
+
+/** What stands before the data; of the tensors' data only the lengths count. */
+export function encodeGgufHeader(
+  content: Omit<GgufContent, "tensors"> & {
+    readonly tensors: readonly (Omit<GgufTensor, "data"> & { readonly data: { readonly length: number } })[];
+  },
+): GgufHeader {
   const alignment = content.alignment ?? 32;
   const metadata: Record<string, GgufField> = { ...content.metadata };
   if (content.alignment !== undefined && metadata["general.alignment"] === undefined) {
@@ -97,11 +119,9 @@ export function encodeGguf(content: GgufContent): Uint8Array {
     header.scalar("u64", offsets[index]!);
   }
   const dataStart = roundUp(header.length, alignment);
-  const bytes = new Uint8Array(dataStart + next);
-  bytes.set(header.bytes());
-  for (const [index, tensor] of content.tensors.entries())
-    bytes.set(tensor.data, dataStart + offsets[index]!);
-  return bytes;
+  const padded = new Uint8Array(dataStart);
+  padded.set(header.bytes());
+  return { header: padded, offsets, dataBytes: next };
 }
 
 /** Writes a GGUF file with this content to `path`. */
