@@ -76,7 +76,8 @@ fn multiply(
     stride: usize,
 ) void {
     @setEvalBranchQuota(100_000);
-    // Weights that only one tile of tokens meets come from memory: ask for them in time.
+    // Weights that only one tile of tokens meets come from memory: ask for them in time, into the second-level
+    // cache; a request for the first would hold one of its few line buffers until the memory answers.
     const ahead: usize = if (a.tokens <= activations.tile_tokens) 4096 else 0;
     var acc: [tokens]F32 = @splat(@splat(0));
     var records: [*]const Record = a.x_groups.first(token);
@@ -113,7 +114,7 @@ inline fn addGroup(
     var low: [tokens]I32 = @splat(@splat(0));
     for (0..slabs) |index| {
         const slab = first + index * l.slabBytes();
-        inline for (0..l.slabBytes() / 64) |line| @prefetch(slab + ahead + 64 * line, .{ .locality = 3 });
+        inline for (0..l.slabBytes() / 64) |line| @prefetch(slab + ahead + 64 * line, .{ .locality = 2 });
         inline for (0..l.subs()) |sub| {
             var q: [slab_registers / l.subs()]simd.U8 = undefined;
             inline for (&q, sub * q.len..) |*integers, j| integers.* = layouts.integers(l, slab, j);

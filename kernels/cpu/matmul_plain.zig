@@ -43,7 +43,7 @@ fn tile(comptime dtype: ops.DType, comptime rows: usize, comptime tokens: usize,
         inline for (0..rows) |r| {
             const p = segment.data + (row + r) * segment.row_bytes + done * element_bytes;
             // Few tokens are bound by memory: ask for the same place of the next tile's rows.
-            if (tokens <= 2) @prefetch(p + rows * segment.row_bytes, .{ .locality = 3 });
+            if (tokens <= 2) @prefetch(p + rows * segment.row_bytes, .{ .locality = 2 });
             weights[r] = widen(dtype, p);
         }
         inline for (0..tokens) |t| {
