@@ -57,8 +57,10 @@ pub const DType = enum(u32) {
     q4_k = 12,
     q5_k = 13,
     q6_k = 14,
+    iq4_nl = 20,
     i32 = 26,
     bf16 = 30,
+    mxfp4 = 39,
     _,
 };
 
@@ -77,8 +79,10 @@ pub const dtype_infos = [_]DTypeInfo{
     .{ .dtype = .q4_k, .block_elements = 256, .block_bytes = 144 },
     .{ .dtype = .q5_k, .block_elements = 256, .block_bytes = 176 },
     .{ .dtype = .q6_k, .block_elements = 256, .block_bytes = 210 },
+    .{ .dtype = .iq4_nl, .block_elements = 32, .block_bytes = 18 },
     .{ .dtype = .i32, .block_elements = 1, .block_bytes = 4 },
     .{ .dtype = .bf16, .block_elements = 1, .block_bytes = 2 },
+    .{ .dtype = .mxfp4, .block_elements = 32, .block_bytes = 17 },
 };
 
 pub const OpCode = enum(u32) {

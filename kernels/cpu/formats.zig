@@ -21,6 +21,17 @@ pub const Group = struct {
     min: F32,
 };
 
+/// What a nibble stands for in the formats that are no even steps, the offset added.
+pub const iq4_nl_integers = withOffset(128, .{ -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113 });
+/// Twice the values of the file format: scales are half of what its specification says.
+pub const mxfp4_integers = withOffset(16, .{ 0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12 });
+
+fn withOffset(offset: i16, integers: [16]i16) [16]u8 {
+    var table: [16]u8 = undefined;
+    for (&table, integers) |*entry, integer| entry.* = integer + offset;
+    return table;
+}
+
 pub fn Format(comptime dtype: ops.DType) type {
     return switch (dtype) {
         .q4_0 => Blocks32(18, 8, false, unpackQ4_0),
@@ -33,6 +44,8 @@ pub fn Format(comptime dtype: ops.DType) type {
         .q4_k => SuperBlocks(144, 0, true, unpackQ4K),
         .q5_k => SuperBlocks(176, 0, true, unpackQ5K),
         .q6_k => SuperBlocks(210, 32, false, unpackQ6K),
+        .iq4_nl => Blocks32(18, 128, false, unpackIQ4NL),
+        .mxfp4 => Blocks32(17, 16, false, unpackMXFP4),
         else => @compileError("not a block format"),
     };
 }
@@ -101,7 +114,7 @@ inline fn shiftRight(v: anytype, comptime bits: u3) @TypeOf(v) {
 const Block = struct { q: V32, scale: f32, min: f32 };
 
 /// 16 bytes to 32 nibbles: the low ones first.
-inline fn nibbles(p: [*]const u8) V32 {
+pub inline fn nibbles(p: [*]const u8) V32 {
     const v = load(16, p);
     return simd.join(v & @as(@Vector(16, u8), @splat(15)), shiftRight(v, 4));
 }
@@ -139,6 +152,14 @@ inline fn unpackQ5_1(p: [*]const u8) Block {
 }
 inline fn unpackQ8_0(p: [*]const u8) Block {
     return .{ .scale = half(p), .q = load(32, p + 2) ^ @as(V32, @splat(128)), .min = undefined };
+}
+
+inline fn unpackIQ4NL(p: [*]const u8) Block {
+    return .{ .scale = half(p), .q = simd.lookup(iq4_nl_integers, nibbles(p + 2)), .min = undefined };
+}
+inline fn unpackMXFP4(p: [*]const u8) Block {
+    const scale = math.widenExponent(@as(@Vector(1, u8), .{p[0]}))[0];
+    return .{ .scale = scale, .q = simd.lookup(mxfp4_integers, nibbles(p + 1)), .min = undefined };
 }
 
 /// scales[16] (low nibble scale, high nibble minimum), qs[64], d, dmin.
@@ -270,7 +291,7 @@ pub fn dequantizeRow(dtype: ops.DType, source: [*]const u8, elements: usize, out
         .bf16 => for (0..elements) |i| {
             out[i] = @bitCast(@as(u32, std.mem.readInt(u16, source[2 * i ..][0..2], .little)) << 16);
         },
-        inline .q4_0, .q4_1, .q5_0, .q5_1, .q8_0, .q2_k, .q3_k, .q4_k, .q5_k, .q6_k => |d| dequantizeBlocks(Format(d), source, elements, out),
+        inline .q4_0, .q4_1, .q5_0, .q5_1, .q8_0, .q2_k, .q3_k, .q4_k, .q5_k, .q6_k, .iq4_nl, .mxfp4 => |d| dequantizeBlocks(Format(d), source, elements, out),
         else => unreachable,
     }
 }

@@ -157,6 +157,19 @@ pub inline fn widenBrain(bits: anytype) @Vector(@typeInfo(@TypeOf(bits)).vector.
     return @bitCast(@as(U, bits) << @as(U, @splat(16)));
 }
 
+/// `2^(exponent - 128)` of a vector of bytes: the scales of MXFP4 beside its doubled values.
+pub inline fn widenExponent(exponents: anytype) @Vector(@typeInfo(@TypeOf(exponents)).vector.len, f32) {
+    const n = @typeInfo(@TypeOf(exponents)).vector.len;
+    const U = @Vector(n, u32);
+    const bias: U = @splat(127 - 64);
+    const all: U = exponents;
+    const part = all >> @splat(1);
+    // The two smallest are subnormal: the exact product of two powers that are not.
+    const first: @Vector(n, f32) = @bitCast((part + bias) << @splat(23));
+    const second: @Vector(n, f32) = @bitCast((all - part + bias) << @splat(23));
+    return first * second;
+}
+
 fn ulpError(actual: f32, expected: f64) f64 {
     const rounded: f32 = @floatCast(expected);
     if (std.math.isInf(rounded)) return if (actual == rounded) 0 else std.math.inf(f64);
@@ -221,5 +234,13 @@ test "half and brain floats widen exactly, every bit pattern" {
         }
         const brain = widenBrain(@as(@Vector(1, u16), .{bits}))[0];
         try std.testing.expectEqual(@as(u32, bits) << 16, @as(u32, @bitCast(brain)));
+    }
+}
+
+test "scale bytes are powers of two, the smallest two subnormal" {
+    for (0..256) |exponent| {
+        const expected: f32 = @floatCast(std.math.ldexp(@as(f64, 1), @as(i32, @intCast(exponent)) - 128));
+        try std.testing.expect(expected > 0);
+        try std.testing.expectEqual(expected, widenExponent(@as(@Vector(1, u8), .{@intCast(exponent)}))[0]);
     }
 }

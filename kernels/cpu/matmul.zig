@@ -106,7 +106,7 @@ fn runRows(a: *const Arguments, segment: *const Segment, first: usize, end: usiz
     if (segment.panels) |panels| return packed_panels.run(a, segment, panels, first, end, scratch);
     switch (segment.dtype) {
         inline .f32, .f16, .bf16 => |dtype| plain.run(dtype, a, segment, first, end),
-        inline .q4_0, .q4_1, .q5_0, .q5_1, .q8_0, .q2_k, .q3_k, .q4_k, .q5_k, .q6_k => |dtype| blocks.run(formats.Format(dtype), a, segment, first, end, scratch),
+        inline .q4_0, .q4_1, .q5_0, .q5_1, .q8_0, .q2_k, .q3_k, .q4_k, .q5_k, .q6_k, .iq4_nl, .mxfp4 => |dtype| blocks.run(formats.Format(dtype), a, segment, first, end, scratch),
         else => unreachable,
     }
 }

@@ -24,7 +24,7 @@ const resident_bytes = 768 << 10;
 /// Rows `first .. end` of a segment, `first` a multiple of 16, all tokens.
 pub fn run(a: *const matmul.Arguments, segment: *const matmul.Segment, panels: [*]const u8, first: usize, end: usize, scratch: []align(64) u8) void {
     switch (segment.dtype) {
-        inline .q4_0, .q4_1, .q5_0, .q5_1, .q8_0, .q2_k, .q3_k, .q4_k, .q5_k, .q6_k => |dtype| {
+        inline .q4_0, .q4_1, .q5_0, .q5_1, .q8_0, .q2_k, .q3_k, .q4_k, .q5_k, .q6_k, .iq4_nl, .mxfp4 => |dtype| {
             const l = comptime Layout.of(dtype);
             const panel_bytes = l.panelBytes(a.k);
             const with_tiles = amx.available() and a.tokens >= amx.tokens_min;

@@ -12,7 +12,7 @@ const panel_rows = layouts.panel_rows;
 /// byte, `panel` has `panelBytes` bytes.
 pub fn packPanel(dtype: ops.DType, source: [*]const u8, row_bytes: usize, rows: usize, first: usize, k: usize, panel: [*]u8) void {
     switch (dtype) {
-        inline .q4_0, .q4_1, .q5_0, .q5_1, .q8_0, .q2_k, .q3_k, .q4_k, .q5_k, .q6_k => |d| {
+        inline .q4_0, .q4_1, .q5_0, .q5_1, .q8_0, .q2_k, .q3_k, .q4_k, .q5_k, .q6_k, .iq4_nl, .mxfp4 => |d| {
             const count = layouts.panelBytes(d, k);
             @memset(panel[0..count], 0);
             for (0..@min(panel_rows, rows - first)) |row| packRow(d, source + (first + row) * row_bytes, k, row, panel);
@@ -36,14 +36,21 @@ fn packRow(comptime dtype: ops.DType, source: [*]const u8, k: usize, row: usize,
         } else F.unpack(p, &groups);
         const slabs: usize = if (partial) 1 else F.span_elements / layouts.slab_elements;
         for (0..slabs) |s| {
-            const q: [64]u8 = groups[s / 2].q;
             const slab = slabOf(l, panel, done / layouts.slab_elements + s);
-            packIntegers(l, q[s % 2 * 32 ..][0..32], row, slab);
+            if (l.table == null) {
+                const q: [64]u8 = groups[s / 2].q;
+                packIntegers(l, q[s % 2 * 32 ..][0..32], row, slab);
+            } else {
+                // The indices, which are the last 16 bytes of a block.
+                const q: [32]u8 = formats.nibbles(p + (s + 1) * (F.span_bytes / 2) - 16);
+                packIntegers(l, &q, row, slab);
+            }
             if (l.scales != .super) packHalves(l, p + s * (F.span_bytes / 2), row, slab);
         }
         if (l.scales == .super) packScales(dtype, p, row, panel + done / 256 * l.spanBytes());
     }
     if (l.scales == .unit) packUnits(l, source, F.span_bytes / 2, k, row, panel);
+    if (l.scales == .power) packPowers(l, source, F.span_bytes / 2, k, row, panel);
 }
 
 fn slabOf(comptime l: Layout, panel: [*]u8, slab: usize) [*]u8 {
@@ -95,6 +102,23 @@ fn packUnits(comptime l: Layout, source: [*]const u8, block_bytes: usize, k: usi
         panel[first / layouts.group_slabs * l.spanBytes() + row] = @bitCast(units.exponent);
         for (units.scales[0..count], first..) |scale, block| {
             std.mem.writeInt(i16, slabOf(l, panel, block)[2 * row ..][0..2], scale, .little);
+        }
+    }
+}
+
+/// The exponents at the head of a row's blocks, against the largest of each group.
+fn packPowers(comptime l: Layout, source: [*]const u8, block_bytes: usize, k: usize, row: usize, panel: [*]u8) void {
+    const blocks = k / layouts.slab_elements;
+    var first: usize = 0;
+    while (first < blocks) : (first += layouts.group_slabs) {
+        const end = @min(first + layouts.group_slabs, blocks);
+        var largest: u8 = 0;
+        for (first..end) |block| largest = @max(largest, source[block * block_bytes]);
+        panel[first / layouts.group_slabs * l.spanBytes() + row] = largest;
+        for (first..end) |block| {
+            const below = largest - source[block * block_bytes];
+            const exponent_of_one = 127;
+            slabOf(l, panel, block)[row] = if (below > layouts.power_octaves) 0 else exponent_of_one + layouts.power_octaves - below;
         }
     }
 }

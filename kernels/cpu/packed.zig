@@ -4,18 +4,20 @@
 //!
 //! A slab is 32 elements of 16 rows: its scales (and minima), then the low bits, then the high bits of its eight
 //! registers. A span is a header and the slabs behind it. The bytes per weight are those of the file, give or
-//! take 4%.
+//! take 4%. Integers that a format looks up in a table are its indices here too.
 //!
 //! Where a format allows it, scales are integers: `weight = unit * (scale * (integer - offset)) + minimum`, one
 //! unit per row and 128 elements, so that the sums over a group of 128 are whole numbers and meet floating point
 //! once. The super-block formats are made that way. Formats with a half float per 32 elements get it here: the
 //! unit is a power of two, the scales are what the halves are in it, rounded to 11 or 12 bits: exact within one
-//! (two) octaves below the largest of the group, else to 1/4096 (1/8192) of that largest.
+//! (two) octaves below the largest of the group, else to 1/4096 (1/8192) of that largest. Scales that are powers of
+//! two are exact down to 11 octaves below the largest of the group; what is smaller than that is zero.
 
 const std = @import("std");
 const activations = @import("activations.zig");
 const ops = @import("../abi/ops.gen.zig");
 const simd = @import("simd.zig");
+const formats = @import("formats.zig");
 const math = @import("math.zig");
 
 const U8 = simd.U8;
@@ -35,6 +37,9 @@ pub const Scales = enum {
     half,
     /// 16-bit integers, one per slab; the header has an exponent per row and group.
     unit,
+    /// Powers of two, one per slab: from 1 to 2^11 in a unit of their own per row and group. A byte is the exponent
+    /// of a float, 0 a scale of zero; the header has the exponents of the largest.
+    power,
     /// Bytes, one or two per slab; the header has a half float per row for eight slabs.
     super,
 };
@@ -53,6 +58,8 @@ pub const Layout = struct {
     offset: i32 = 0,
     /// Largest magnitude of an integer, its offset taken away.
     integer_max: i32 = 0,
+    /// The integers that the low bits stand for, the offset added; null where they are the integers.
+    table: ?[16]u8 = null,
 
     pub fn of(comptime dtype: ops.DType) Layout {
         return switch (dtype) {
@@ -66,6 +73,8 @@ pub const Layout = struct {
             .q4_k => .{ .low_bits = 4, .scales = .super, .has_min = true },
             .q5_k => .{ .low_bits = 4, .high_bits = 1, .scales = .super, .has_min = true },
             .q6_k => .{ .low_bits = 4, .high_bits = 2, .scales = .super, .sub = 16, .signed_scales = true, .offset = 32 },
+            .iq4_nl => .{ .low_bits = 4, .scales = .half, .offset = 128, .table = formats.iq4_nl_integers },
+            .mxfp4 => .{ .low_bits = 4, .scales = .power, .offset = 16, .table = formats.mxfp4_integers },
             else => @compileError("not a block format"),
         };
     }
@@ -84,13 +93,17 @@ pub const Layout = struct {
     pub inline fn headerBytes(comptime l: Layout) usize {
         return switch (l.scales) {
             .half => 0,
-            .unit => panel_rows,
+            .unit, .power => panel_rows,
             .super => if (l.has_min) 64 else 32,
         };
     }
     /// Bytes of one slab's scales; its minima, where they are apart, take as many.
     pub inline fn scaleBytes(comptime l: Layout) usize {
-        return if (l.scales == .super) l.subs() * panel_rows else 2 * panel_rows;
+        return switch (l.scales) {
+            .half, .unit => 2 * panel_rows,
+            .power => panel_rows,
+            .super => l.subs() * panel_rows,
+        };
     }
     inline fn minBytes(comptime l: Layout) usize {
         return if (l.has_min and !l.nibble_scales) l.scaleBytes() else 0;
@@ -104,11 +117,11 @@ pub const Layout = struct {
     pub inline fn slabBytes(comptime l: Layout) usize {
         return l.highAt() + 64 * @as(usize, l.high_bits);
     }
-    /// Slabs behind one header; the last span of a `unit` format may have fewer.
+    /// Slabs behind one header; the last span of a `unit` or `power` format may have fewer.
     pub inline fn slabsPerSpan(comptime l: Layout) usize {
         return switch (l.scales) {
             .half => 1,
-            .unit => group_slabs,
+            .unit, .power => group_slabs,
             .super => 8,
         };
     }
@@ -126,7 +139,7 @@ pub const Layout = struct {
 /// Bytes of one panel of a matrix with rows of k elements.
 pub fn panelBytes(dtype: ops.DType, k: usize) usize {
     switch (dtype) {
-        inline .q4_0, .q4_1, .q5_0, .q5_1, .q8_0, .q2_k, .q3_k, .q4_k, .q5_k, .q6_k => |d| return (comptime Layout.of(d)).panelBytes(k),
+        inline .q4_0, .q4_1, .q5_0, .q5_1, .q8_0, .q2_k, .q3_k, .q4_k, .q5_k, .q6_k, .iq4_nl, .mxfp4 => |d| return (comptime Layout.of(d)).panelBytes(k),
         else => return 0,
     }
 }
@@ -160,12 +173,15 @@ pub inline fn integers(comptime l: Layout, slab: [*]const u8, comptime j: usize)
     };
     const top = @as(comptime_int, l.low_bits);
     return switch (l.high_bits) {
-        0 => base,
+        0 => if (l.table) |table| simd.lookup(table, base) else base,
         1 => base | mask(shift(register(high, 0), top - @as(comptime_int, j)), 1 << top),
         2 => base | mask(shift(register(high, j % 2), top - 2 * @as(comptime_int, j / 2)), 3 << top),
         else => comptime unreachable,
     };
 }
+
+/// Octaves below the largest scale of a group that the scales of a `power` format reach.
+pub const power_octaves = 11;
 
 /// What a span's header says, kept for its slabs.
 pub const Header = struct { unit: F32, min_unit: F32 };
@@ -176,6 +192,10 @@ pub inline fn header(comptime l: Layout, span: [*]const u8) Header {
         .unit => {
             const exponents: I32 = @as(@Vector(panel_rows, i8), @bitCast(span[0..panel_rows].*));
             return .{ .unit = @bitCast((exponents +% @as(I32, @splat(127))) << @splat(23)), .min_unit = undefined };
+        },
+        .power => {
+            const largest = math.widenExponent(@as(@Vector(panel_rows, u8), span[0..panel_rows].*));
+            return .{ .unit = largest * @as(F32, @splat(1.0 / @as(f32, 1 << power_octaves))), .min_unit = undefined };
         },
         .super => return .{ .unit = halves(span), .min_unit = if (l.has_min) -halves(span + 32) else undefined },
     }
@@ -190,6 +210,7 @@ pub inline fn halfScale(slab: [*]const u8) F32 {
 pub inline fn wholeScale(comptime l: Layout, slab: [*]const u8, comptime sub: usize) I32 {
     if (l.scales == .unit) return @as(@Vector(panel_rows, i16), @bitCast(slab[0..32].*));
     const bytes: @Vector(panel_rows, u8) = slab[16 * sub ..][0..16].*;
+    if (l.scales == .power) return @intFromFloat(@as(F32, @bitCast(@as(I32, bytes) << @splat(23))));
     if (l.nibble_scales) return bytes & @as(@Vector(panel_rows, u8), @splat(15));
     return if (l.signed_scales) @as(@Vector(panel_rows, i8), @bitCast(bytes)) else bytes;
 }

@@ -69,6 +69,40 @@ fn RangeMask(comptime first: comptime_int, comptime n: comptime_int) type {
     };
 }
 
+/// `table[index]` for each of 16, 32 or 64 indices below 16.
+pub inline fn lookup(comptime table: [16]u8, indices: anytype) @TypeOf(indices) {
+    const n = @typeInfo(@TypeOf(indices)).vector.len;
+    const register_bytes = if (has_avx512) 64 else if (has_avx2) 32 else 16;
+    if (n > register_bytes) {
+        return join(lookup(table, extract(indices, 0, n / 2)), lookup(table, extract(indices, n / 2, n / 2)));
+    }
+    const repeated: @TypeOf(indices) = comptime @as([n]u8, @bitCast(@as([n / 16][16]u8, @splat(table))));
+    if (has_avx2) {
+        return asm ("vpshufb %[indices], %[table], %[out]"
+            : [out] "=v" (-> @TypeOf(indices)),
+            : [table] "v" (repeated),
+              [indices] "v" (indices),
+        );
+    }
+    if (is_x86) {
+        return asm ("pshufb %[indices], %[out]"
+            : [out] "=x" (-> @TypeOf(indices)),
+            : [_] "0" (repeated),
+              [indices] "x" (indices),
+        );
+    }
+    if (is_arm) {
+        return asm ("tbl %[out].16b, {%[table].16b}, %[indices].16b"
+            : [out] "=w" (-> @TypeOf(indices)),
+            : [table] "w" (repeated),
+              [indices] "w" (indices),
+        );
+    }
+    var out: [n]u8 = undefined;
+    for (&out, @as([n]u8, indices)) |*byte, index| byte.* = table[index];
+    return out;
+}
+
 /// Largest unsigned value `dot` takes: the pairwise 16-bit sums of the multiply-add instructions saturate above.
 pub const dot_unsigned_max = if (has_vnni) 255 else 127;
 

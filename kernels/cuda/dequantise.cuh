@@ -4,7 +4,8 @@
 //
 //   value = scale * level + minimum        (minimum is 0 in formats without one: HAS_MINIMUM false)
 //
-// Block layouts are those of GGML. Blocks lie at even addresses and no better, so words are made of halves.
+// Block layouts are those of GGML. Blocks lie at even addresses and no better, so words are made of halves; those of
+// MXFP4, of 17 bytes, lie anywhere.
 #pragma once
 
 #include "device.cuh"
@@ -31,6 +32,27 @@ DEVICE u32 subtract_bytes(u32 bytes, u32 amount) {
 
 // Bit i of the low four bits to bit 0 of byte i.
 DEVICE u32 spread_bits(u32 bits) { return (bits & 15) * 0x00204081u & 0x01010101u; }
+
+// Bytes of a table, four to a word.
+struct Table16 {
+  u32 words[4];
+};
+
+// `table[index]` for each of four bytes below 16.
+DEVICE u32 look_up(const Table16& table, u32 indices) {
+  // The low three bits of each as the selectors of one instruction, which knows eight bytes.
+  const u32 pairs = (indices & 0x07070707u) * 0x0011u >> 4 & 0x00ff00ffu;
+  const u32 selectors = (pairs | pairs >> 8) & 0xffffu;
+  const u32 lower = select_bytes(table.words[0], table.words[1], selectors);
+  const u32 upper = select_bytes(table.words[2], table.words[3], selectors);
+  const u32 is_upper = (indices >> 3 & 0x01010101u) * 0xffu;
+  return (lower & ~is_upper) | (upper & is_upper);
+}
+
+DEVICE void look_up(const Table16& table, Levels& levels) {
+  levels.low = look_up(table, levels.low);
+  levels.high = look_up(table, levels.high);
+}
 
 DEVICE i32 level_at(const Levels& levels, u32 index) {
   return static_cast<i8>((index < 4 ? levels.low : levels.high) >> (8 * (index % 4)));
@@ -116,6 +138,37 @@ struct FormatQ8_0 {
   static DEVICE Octet octet(const u8* p, u32 o) {
     const u8* q = p + 2 + 8 * o;
     return {{load_u32(q), load_u32(q + 4)}, load_half(p), 0.0f};
+  }
+};
+
+// d, qs[16], which stand for -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113
+struct FormatIQ4NL {
+  static constexpr u32 BLOCK_ELEMENTS = 32, BLOCK_BYTES = 18;
+  static constexpr bool HAS_MINIMUM = false;
+  static DEVICE Octet octet(const u8* p, u32 o) {
+    const Table16 table = {{0xbfad9881u, 0xf6eaddcfu, 0x26190d01u, 0x71594535u}};
+    Octet out = {nibbles32(p + 2, o), load_half(p), 0.0f};
+    look_up(table, out.levels);
+    return out;
+  }
+};
+
+DEVICE u32 load_bytes(const u8* p) { return p[0] | p[1] << 8 | p[2] << 16 | static_cast<u32>(p[3]) << 24; }
+
+// Exponent, qs[16]: values 0, 0.5, 1, 1.5, 2, 3, 4, 6 and their negatives, here doubled, times 2^(exponent - 127).
+struct FormatMXFP4 {
+  static constexpr u32 BLOCK_ELEMENTS = 32, BLOCK_BYTES = 17;
+  static constexpr bool HAS_MINIMUM = false;
+  static DEVICE Octet octet(const u8* p, u32 o) {
+    const Table16 table = {{0x03020100u, 0x0c080604u, 0xfdfeff00u, 0xf4f8fafcu}};
+    const u8* q = p + 1 + o % 2 * 8;
+    const u32 shift = o / 2 * 4;
+    // Half the scale; the two smallest are subnormal.
+    const u32 exponent = p[0];
+    const u32 bits = exponent < 2 ? 0x00200000u << exponent : (exponent - 1) << 23;
+    Octet out = {{load_bytes(q) >> shift & 0x0f0f0f0fu, load_bytes(q + 4) >> shift & 0x0f0f0f0fu}, float_of(bits), 0.0f};
+    look_up(table, out.levels);
+    return out;
   }
 };
 
@@ -234,7 +287,9 @@ struct FormatQ6K {
   M(q3_k, FormatQ3K)             \
   M(q4_k, FormatQ4K)             \
   M(q5_k, FormatQ5K)             \
-  M(q6_k, FormatQ6K)
+  M(q6_k, FormatQ6K)             \
+  M(iq4_nl, FormatIQ4NL)         \
+  M(mxfp4, FormatMXFP4)
 
 #define FOR_EACH_PLAIN_FORMAT(M) \
   M(f32, FormatF32)              \

@@ -24,8 +24,10 @@ export const DTYPES = {
   q4_k: { code: 12, blockElements: 256, blockBytes: 144 },
   q5_k: { code: 13, blockElements: 256, blockBytes: 176 },
   q6_k: { code: 14, blockElements: 256, blockBytes: 210 },
+  iq4_nl: { code: 20, blockElements: 32, blockBytes: 18 },
   i32: { code: 26, blockElements: 1, blockBytes: 4 },
   bf16: { code: 30, blockElements: 1, blockBytes: 2 },
+  mxfp4: { code: 39, blockElements: 32, blockBytes: 17 },
 } as const satisfies Record<string, DTypeInfo>;
 
 export type DType = keyof typeof DTYPES;

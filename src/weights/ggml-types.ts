@@ -9,7 +9,6 @@ const UNREAD_TYPES: Readonly<Record<number, string>> = {
   17: "IQ2_XS",
   18: "IQ3_XXS",
   19: "IQ1_S",
-  20: "IQ4_NL",
   21: "IQ3_S",
   22: "IQ2_S",
   23: "IQ4_XS",
@@ -23,7 +22,6 @@ const UNREAD_TYPES: Readonly<Record<number, string>> = {
   33: "Q4_0_8_8 (removed from GGML)",
   34: "TQ1_0",
   35: "TQ2_0",
-  39: "MXFP4",
   40: "NVFP4",
 };
 

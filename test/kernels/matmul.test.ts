@@ -148,6 +148,45 @@ describe("products with each weight type", () => {
   }
 });
 
+/** Scales of the rows, how large x is, and whether f32 may overflow on the way to a sum that it could hold. */
+const EXTREME_POWERS = [
+  [[0, 1, 2, 3, 40], 2 ** 100, false],
+  [[200, 215, 224], 2 ** -80, false],
+  [[253, 254, 255], 2 ** -100, true],
+] as const;
+
+describe("MXFP4 at the ends of its scales", () => {
+  for (const [exponents, magnitude, mayOverflow] of EXTREME_POWERS) {
+    test(`${exponents}`, () => {
+      const random = new Random(12);
+      const k = 160;
+      const tokens = 14;
+      const recording = new Recording();
+      const dimension = recording.program.dimension("tokens", TOKENS_MAX);
+      const rows = random.floats(tokens * k, magnitude);
+      const x = recording.f32("x", [dimension, k], rows);
+      const bytes = randomWeights(random, "mxfp4", exponents.length, k);
+      const { blockBytes } = DTYPES.mxfp4;
+      const rowBytes = bytes.length / exponents.length;
+      for (let at = 0; at < bytes.length; at += blockBytes) bytes[at] = exponents[Math.floor(at / rowBytes)]!;
+      const weight = recording.input("weight", "mxfp4", [exponents.length, k], bytes);
+      const out = matmul(recording.program, { name: "out", x, weights: [weight], keep: true });
+      const values = dequantize("mxfp4", bytes);
+      const expected = multiply(quantizeActivations(rows, k), values, k);
+      const bounds = productBounds(Float64Array.from(rows), values, k);
+      for (const { level, outcome } of recording.runEverywhere([tokens], [out], PRODUCT_LEVELS)) {
+        const actual = outcome.f32(out);
+        // What overflows is infinite or NaN, never another number.
+        const kept = actual.map((value, i) =>
+          mayOverflow && !Number.isFinite(value) ? expected[i]! : value,
+        );
+        expectClose(kept, expected, (i) => EXACT * bounds[i]!, level);
+        if (!level.startsWith("cuda")) expectClose(actual, expected, (i) => EXACT * bounds[i]!, level);
+      }
+    });
+  }
+});
+
 describe("fused", () => {
   test("weights of different types, with biases and a residual", () => {
     const random = new Random(7);

@@ -40,7 +40,10 @@ export class Random {
 
 export type WeightDtype = Exclude<DType, "i32">;
 
-/** Byte offsets within a block of what carries its exponent: half-precision scales, or the plain value's high half. */
+/**
+ * Byte offsets within a block of what carries its exponent: half-precision scales, or the plain value's high half.
+ * None where any bits are a number.
+ */
 export const HALF_FIELDS: Readonly<Record<WeightDtype, readonly number[]>> = {
   f32: [2],
   f16: [0],
@@ -55,9 +58,16 @@ export const HALF_FIELDS: Readonly<Record<WeightDtype, readonly number[]>> = {
   q4_k: [0, 2],
   q5_k: [0, 2],
   q6_k: [208],
+  iq4_nl: [0],
+  mxfp4: [],
 };
 
 export const WEIGHT_DTYPES = Object.keys(HALF_FIELDS) as WeightDtype[];
+
+/** An MXFP4 scale of a few hundredths; now and then one that is next to nothing beside the others. */
+function randomExponent(random: Random): number {
+  return 116 + random.below(7) - (random.byte() < 16 ? random.below(20) : 0);
+}
 
 /** The bytes of `rows` rows of `width` weights: any bits, but for scales of a few hundredths, either sign. */
 export function randomWeights(
@@ -84,6 +94,7 @@ export function randomWeights(
     for (let at = 0; at < bytes.length; at++) bytes[at] = random.byte();
     for (let block = 0; block < bytes.length; block += blockBytes) {
       for (const field of HALF_FIELDS[dtype]) view.setFloat16(block + field, value(), true);
+      if (dtype === "mxfp4") bytes[block] = randomExponent(random);
     }
   }
   return bytes;

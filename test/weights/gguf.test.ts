@@ -286,7 +286,7 @@ describe("refused with file, byte and reason", () => {
 
   test("tensor types that are not read, by name", () => {
     const withType = (dtype: number) => () => read({ tensors: [tensor("blk.0.x", [32], { dtype })] });
-    expectMistralError(withType(20), "unsupported_model", '"blk.0.x"', "IQ4_NL (type 20)", ".gguf");
+    expectMistralError(withType(23), "unsupported_model", '"blk.0.x"', "IQ4_XS (type 23)", ".gguf");
     expectMistralError(withType(12345), "unsupported_model", '"blk.0.x"', "unknown type (type 12345)");
   });
 

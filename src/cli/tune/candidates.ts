@@ -56,6 +56,8 @@ const QUALITY: Readonly<Record<DType, Quality>> = {
   q4_k: "acceptable",
   q4_1: "acceptable",
   q4_0: "acceptable",
+  iq4_nl: "acceptable",
+  mxfp4: "acceptable",
   q3_k: "degraded",
   q2_k: "degraded",
 };

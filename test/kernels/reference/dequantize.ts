@@ -54,6 +54,27 @@ const q8_0: Block = (view, at, out, to) => {
   for (let i = 0; i < 32; i++) out[to + i] = view.getInt8(at + 2 + i) * d;
 };
 
+const IQ4_NL = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113] as const;
+
+const iq4_nl: Block = (view, at, out, to) => {
+  const d = half(view, at);
+  nibbles(view, at + 2, 0, (i, q) => {
+    out[to + i] = IQ4_NL[q]! * d;
+  });
+};
+
+/** Magnitudes of a sign, two bits of exponent and one of mantissa (OCP Microscaling Formats, "FP4 E2M1"). */
+const E2M1 = [0, 0.5, 1, 1.5, 2, 3, 4, 6] as const;
+
+/** The scale is an exponent with a bias of 127 ("E8M0"); ggml takes 255 for 2^128, not for NaN. */
+const mxfp4: Block = (view, at, out, to) => {
+  const scale = 2 ** (view.getUint8(at) - 127);
+  nibbles(view, at + 1, 0, (i, q) => {
+    const value = E2M1[q & 7]! * scale;
+    out[to + i] = q > 8 ? -value : value;
+  });
+};
+
 /** 16 groups of 16, each a 4-bit scale and minimum; two bits per element. */
 const q2_k: Block = (view, at, out, to) => {
   const d = half(view, at + 80);
@@ -145,6 +166,8 @@ const BLOCKS: Record<Exclude<DType, "i32">, Block> = {
   q4_k,
   q5_k,
   q6_k,
+  iq4_nl,
+  mxfp4,
 };
 
 /** All elements of whole blocks. */

@@ -61,6 +61,9 @@ export function productBounds(x: Float64Array, weights: Float64Array, k: number)
   return Float64Array.from({ length: rows * n }, (_, i) => sums[Math.floor(i / n)]! * largest[i % n]!);
 }
 
+/** Octaves below the largest scale of a group that re-laid MXFP4 keeps. */
+const POWER_OCTAVES = 11;
+
 /** Largest magnitude of an integer of the formats whose half-float scales become whole numbers when re-laid. */
 const WHOLE_SCALES: Partial<Record<WeightDtype, number>> = { q4_0: 8, q4_1: 15, q5_0: 16 };
 
@@ -75,7 +78,7 @@ function exponentOf(value: number): number {
 /**
  * Weights as the re-laid copy holds them. Scales of 32 elements are there whole numbers of one power of two per row
  * and 128 elements, the finest in which the largest, times the format's largest integer, fits a high byte of 256s
- * and a low byte, both signed.
+ * and a low byte, both signed. Scales that are powers of two stay as they are, but for those far below the largest.
  */
 export function relaidWeights(
   dtype: WeightDtype,
@@ -83,6 +86,7 @@ export function relaidWeights(
   values: Float64Array,
   k: number,
 ): Float64Array {
+  if (dtype === "mxfp4") return relaidPowers(bytes, values, k);
   const integerMax = WHOLE_SCALES[dtype];
   if (integerMax === undefined) return values;
   const limit = Math.floor((127 * 256 + 127) / integerMax);
@@ -111,4 +115,17 @@ export function relaidWeights(
     }
   }
   return out;
+}
+
+function relaidPowers(bytes: Uint8Array, values: Float64Array, k: number): Float64Array {
+  const exponents = Array.from(
+    { length: values.length / BLOCK },
+    (_, i) => bytes[i * DTYPES.mxfp4.blockBytes]!,
+  );
+  return values.map((value, i) => {
+    const row = i - (i % k);
+    const start = row + Math.floor((i - row) / GROUP) * GROUP;
+    const group = exponents.slice(start / BLOCK, Math.min(start + GROUP, row + k) / BLOCK);
+    return Math.max(...group) - exponents[Math.floor(i / BLOCK)]! > POWER_OCTAVES ? 0 : value;
+  });
 }
