@@ -139,7 +139,10 @@ export function describeMemory(plan: MemoryPlan, name: string): readonly (readon
       `${formatBytes(plan.kvBytes)} for ${formatCount(kvTokens)} tokens${room}; ${plan.isUploaded ? "taken at once" : "taken as it fills"}`,
     ],
     ["activations", formatBytes(plan.activationBytes)],
-    ["left", `${formatBytes(plan.availableBytes)} free, ${left} with a full cache`],
+    [
+      "left",
+      `${formatBytes(plan.availableBytes)} ${plan.isUploaded ? "on the device" : "free"}, ${left} with a full cache`,
+    ],
   ];
 }
 

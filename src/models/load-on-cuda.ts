@@ -100,11 +100,12 @@ function requireRoomForWeights(memory: HostMemory, weightBytes: number): void {
 function requireRoomForSteps(memory: HostMemory, weightBytes: number, recorded: RecordedModel): void {
   const { program, step, constants } = recorded;
   const stepBytes = program.plan.bytes + step.inputs.bytes + step.outputs.bytes + constants.bytes;
-  const needed = weightBytes + stepBytes + committedMargin(memory);
+  const margin = committedMargin(memory);
+  const needed = weightBytes + stepBytes + margin;
   if (needed <= memory.availableBytes) return;
   throw new MistralError(
     "insufficient_memory",
-    `the largest step needs ${gigabytes(stepBytes)} beside ${gigabytes(weightBytes)} of weights, but the CUDA device has ${gigabytes(memory.availableBytes)} free of ${gigabytes(memory.totalBytes)}. Lower --max-num-batched-tokens or --max-seqs`,
+    `the largest step needs ${gigabytes(stepBytes)} beside ${gigabytes(weightBytes)} of weights, and ${gigabytes(margin)} stay free for the driver, but the CUDA device has ${gigabytes(memory.availableBytes)} free of ${gigabytes(memory.totalBytes)}. Lower --max-num-batched-tokens or --max-seqs`,
     { parameter: "--max-num-batched-tokens" },
   );
 }

@@ -68,6 +68,7 @@ function subjectOf(id: string, { info }: LoadedModel, firstTokenSeconds: number)
     architecture: info.architecture,
     threads: info.threads,
     instructionSet: info.instructionSet,
+    device: info.device,
     loadSeconds: info.loadSeconds,
     firstTokenSeconds,
     weightBytes: info.weightBytes,

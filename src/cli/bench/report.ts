@@ -10,6 +10,8 @@ export interface BenchReport {
   readonly architecture: string;
   readonly threads: number;
   readonly instruction_set: string;
+  /** A GPU's name and number; absent on the processor. */
+  readonly device?: string;
   readonly batch: number;
   readonly depth: number;
   readonly prompt_len: number;
@@ -33,6 +35,7 @@ export interface BenchSubject {
   readonly architecture: string;
   readonly threads: number;
   readonly instructionSet: string;
+  readonly device?: string | undefined;
   readonly loadSeconds: number;
   readonly firstTokenSeconds: number;
   readonly weightBytes: number;
@@ -50,6 +53,7 @@ export function summarise(subject: BenchSubject, workload: Workload, runs: reado
     architecture: subject.architecture,
     threads: subject.threads,
     instruction_set: subject.instructionSet,
+    ...(subject.device === undefined ? {} : { device: subject.device }),
     batch: workload.batch,
     depth: workload.depth,
     prompt_len: workload.promptLength,
@@ -74,7 +78,9 @@ export function benchTable(reports: readonly BenchReport[]): string {
   if (first === undefined) throw new Error("a benchmark of nothing");
   const facts = [
     ["Model", `${first.model} (${first.architecture}, ${formatBytes(first.weight_bytes)})`],
-    ["Threads", `${first.threads}, ${first.instruction_set}`],
+    first.device === undefined
+      ? ["Threads", `${first.threads}, ${first.instruction_set}`]
+      : ["Device", `${first.device}, ${first.instruction_set}`],
     ["Load", formatDuration(first.load_seconds)],
     ["First token", `${formatDuration(first.first_token_seconds)} after the start of the process`],
     ["Peak memory", formatBytes(Math.max(...reports.map(({ peak_rss_bytes }) => peak_rss_bytes)))],

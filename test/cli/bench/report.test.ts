@@ -32,6 +32,18 @@ test("speeds count the whole batch; medians, with the slowest and fastest repeti
   });
 });
 
+test("a GPU is named instead of threads", () => {
+  const times = [{ prefillSeconds: 1, decodeSeconds: 1 }];
+  const report = summarise(
+    { ...SUBJECT, threads: 0, instructionSet: "sm_90", device: "Some GPU (cuda:0)" },
+    WORKLOAD,
+    times,
+  );
+  expect(report.device).toBe("Some GPU (cuda:0)");
+  expect(benchTable([report])).toMatch(/^Device +Some GPU \(cuda:0\), sm_90$/m);
+  expect(summarise(SUBJECT, WORKLOAD, times)).not.toHaveProperty("device");
+});
+
 test("the median of an even number of repetitions lies between the middle two", () => {
   const times = [1, 2, 4, 8].map((seconds) => ({ prefillSeconds: seconds, decodeSeconds: seconds }));
   expect(summarise(SUBJECT, WORKLOAD, times).prefill_tokens_per_s).toBe(150);
