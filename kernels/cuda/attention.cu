@@ -17,7 +17,7 @@ typedef PlainCores<PlainBrains> CoresBF16;
   KERNEL(attend_spans_##type##_##dims, PagedAttention, 128, spans) { attend_spans<Cores, dims, strip>(p); }    \
   KERNEL(attend_tiles_##type##_##dims, PagedAttention, 128, tiles) { attend_tiles<Cores, dims, strip>(p); }
 
-ATTENTION(f16, CoresF16, 64, 64, 3, 3)
+ATTENTION(f16, CoresF16, 64, 64, 3, 2)
 ATTENTION(f16, CoresF16, 128, 64, 3, 2)
 ATTENTION(f16, CoresF16, 256, 32, 2, 2)
 ATTENTION(bf16, CoresBF16, 64, 64, 3, 3)
