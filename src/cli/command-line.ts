@@ -54,10 +54,11 @@ export function parseCommandLine(commandArguments: readonly string[], version: s
     command.allowExcessArguments(false).action(() => {
       parsed = { kind: "command", command: name, flags, operand: command.args[0] };
     });
+    if (isOther(first, commandArguments[0])) continue;
     for (const [key, declaration] of settingEntries()) {
       if (offersFlag(name, declaration)) addOptions(command, key, declaration, flags);
     }
-    command.addHelpText("after", variablesHelp(name));
+    command.addHelpText("after", () => variablesHelp(name));
   }
   try {
     if (commandArguments.length === 0) program.outputHelp();
@@ -68,6 +69,11 @@ export function parseCommandLine(commandArguments: readonly string[], version: s
       throw new MistralError("invalid_configuration", complaint(error, commandArguments));
   }
   return parsed;
+}
+
+/** Whether another command was typed than those that begin with `first`: there are hundreds of options in all. */
+function isOther(first: string, typed: string | undefined): boolean {
+  return typed !== first && commandNames().some((name) => name.split(" ")[0] === typed);
 }
 
 /** Settings of commander itself, the same for the program and all its commands. */

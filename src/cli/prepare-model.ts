@@ -56,8 +56,9 @@ export function prepareModel(
       ? wanted
       : { ...wanted, kvMemoryFraction: undefined, kvMemoryBytes: kvBytes, contextLengthMax: contextLength };
   const name = settings.servedName ?? resolved.id;
-  const tellPlan = (): void =>
-    log.table("info", describeMemory(planMemory(checkpoint, wanted, memory), name));
+  const tellPlan = (): void => {
+    if (log.enabled("info")) log.table("info", describeMemory(planMemory(checkpoint, wanted, memory), name));
+  };
   return { resolved, checkpoint, options, placement, tellPlan };
 }
 

@@ -30,8 +30,8 @@ export function promptCharactersMax({ engine, tokenizer }: ServedModel): number 
   return tokenCapacity(engine.info) * longestToken(tokenizer);
 }
 
-/** Bytes of the longest token: no token stands for more characters. */
-function longestToken(tokenizer: Tokenizer): number {
+/** Bytes of the longest token: no token stands for more characters. Looks at all of them the first time. */
+export function longestToken(tokenizer: Tokenizer): number {
   const known = longestTokens.get(tokenizer);
   if (known !== undefined) return known;
   let longest = 1;

@@ -3,7 +3,6 @@
  * process or a later one -, checked against its size and hash, then renamed. Knows no hub and no index.
  */
 
-import { createHash, type Hash } from "node:crypto";
 import {
   closeSync,
   createReadStream,
@@ -88,7 +87,7 @@ class Transfer {
     return true;
   }
 
-  async #fetchWithRetries(): Promise<Hash> {
+  async #fetchWithRetries(): Promise<Bun.CryptoHasher> {
     let failures = 0;
     while (true) {
       const before = this.#partBytes();
@@ -106,7 +105,7 @@ class Transfer {
   }
 
   /** Makes the part whole, going on from its first `have` bytes, and returns the hash fed with all of it. */
-  async #fetchOnce(have: number): Promise<Hash> {
+  async #fetchOnce(have: number): Promise<Bun.CryptoHasher> {
     const { bytes, check } = this.#download;
     let start = have > bytes ? 0 : have;
     const descriptor = openSync(this.#partPath, start > 0 ? "r+" : "w");
@@ -212,8 +211,10 @@ class Transfer {
   }
 }
 
-function newHash(algorithm: Download["check"]["algorithm"], bytes: number): Hash {
-  return algorithm === "sha256" ? createHash("sha256") : createHash("sha1").update(`blob ${bytes}\0`);
+function newHash(algorithm: Download["check"]["algorithm"], bytes: number): Bun.CryptoHasher {
+  return algorithm === "sha256"
+    ? new Bun.CryptoHasher("sha256")
+    : new Bun.CryptoHasher("sha1").update(`blob ${bytes}\0`);
 }
 
 /** Whether an answer goes on exactly where the part ends. */

@@ -57,36 +57,46 @@ export class GgufCursor {
   }
 
   /**
-   * A list of `count` strings. The hot loop of a load, half a million strings for a large vocabulary: those that
-   * lie whole in the window are decoded at once, the others and the bad ones go through `string`.
+   * Checks a list of `count` strings and gives what decodes them. The hot loop of a load, half a million strings
+   * for a large vocabulary: those that lie whole in the window are stepped over at once, the others and the bad
+   * ones go through `string`.
    */
-  strings(count: number, what: string): string[] {
-    const strings: string[] = [];
-    let at = this.offset;
+  strings(count: number, what: string): () => string[] {
+    const first = this.offset;
+    let at = first;
     for (let index = 0; index < count; index++) {
       const start = at + 8;
       const inWindow = start <= this.#window.length && this.#view.getUint32(at + 4, true) === 0;
       const end = inWindow ? start + this.#view.getUint32(at, true) : Number.POSITIVE_INFINITY;
       if (end <= this.#window.length && end - start <= STRING_BYTES_MAX) {
-        strings.push(this.#window.toString("utf8", start, end));
         at = end;
       } else {
         this.offset = at;
-        strings.push(this.string(what));
+        this.string(what);
         at = this.offset;
       }
     }
     this.offset = at;
-    return strings;
+    return () => this.#decode(first, count);
   }
 
-  /** `count` numbers of `width` bytes each, read by `get` with the view and a byte position. */
-  numbers<T>(count: number, width: number, what: string, get: (view: DataView, at: number) => T): T[] {
+  /**
+   * Steps over `count` numbers of `width` bytes each and gives what reads them, by `get` with the view and a byte
+   * position.
+   */
+  numbers<T>(
+    count: number,
+    width: number,
+    what: string,
+    get: (view: DataView, at: number) => T,
+  ): () => T[] {
     const start = this.#take(count * width, what);
-    const view = this.#view;
-    const values: T[] = [];
-    for (let at = start, end = start + count * width; at < end; at += width) values.push(get(view, at));
-    return values;
+    return () => {
+      const view = this.#view;
+      const values: T[] = [];
+      for (let at = start, end = start + count * width; at < end; at += width) values.push(get(view, at));
+      return values;
+    };
   }
 
   /** Fails unless `count` items of at least `bytesEach` fit between the cursor and the end of the file. */
@@ -94,6 +104,18 @@ export class GgufCursor {
     if (count * bytesEach > this.remaining) {
       this.fail(`${count} ${what} cannot fit into the ${this.remaining} bytes left in the file`, offset);
     }
+  }
+
+  /** `count` strings that were found to be whole, from `offset` on. */
+  #decode(offset: number, count: number): string[] {
+    const strings: string[] = [];
+    let at = offset;
+    for (let index = 0; index < count; index++) {
+      const start = at + 8;
+      at = start + this.#view.getUint32(start - 8, true);
+      strings.push(this.#window.toString("utf8", start, at));
+    }
+    return strings;
   }
 
   /** Advances by `bytes` and returns where they start in the window. */

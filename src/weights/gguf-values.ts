@@ -1,5 +1,6 @@
 /** The metadata values of a GGUF header: every type of the specification, lists in lists included. */
 
+import { DeferredMap } from "./deferred-map.ts";
 import type { GgufCursor } from "./gguf-cursor.ts";
 import { quoted } from "./malformed.ts";
 import type { GgufArray, GgufMetadata, GgufValue } from "./types.ts";
@@ -10,6 +11,7 @@ const NESTING_MAX = 8;
 /** All lists of a file together. The largest vocabularies need 2 million; JavaScript needs 8 bytes for each. */
 const ELEMENTS_MAX = 1 << 25;
 
+const BOOLEAN = 7;
 const STRING = 8;
 const ARRAY = 9;
 /** A list in a list: 4 bytes of type, 8 of length. */
@@ -29,7 +31,7 @@ const FIXED_TYPES: ReadonlyMap<number, FixedType> = new Map<number, FixedType>([
   [4, { bytes: 4, get: (view, at) => view.getUint32(at, true) }],
   [5, { bytes: 4, get: (view, at) => view.getInt32(at, true) }],
   [6, { bytes: 4, get: (view, at) => view.getFloat32(at, true) }],
-  [7, { bytes: 1, get: (view, at) => ([false, true] as const)[view.getUint8(at)] }],
+  [BOOLEAN, { bytes: 1, get: (view, at) => ([false, true] as const)[view.getUint8(at)] }],
   [10, { bytes: 8, get: (view, at) => numberWhereExact(view.getBigUint64(at, true)) }],
   [11, { bytes: 8, get: (view, at) => numberWhereExact(view.getBigInt64(at, true)) }],
   [12, { bytes: 8, get: (view, at) => view.getFloat64(at, true) }],
@@ -37,14 +39,15 @@ const FIXED_TYPES: ReadonlyMap<number, FixedType> = new Map<number, FixedType>([
 
 /**
  * Reads `count` key-value pairs. 64-bit integers become numbers where a number holds them exactly, else bigints;
- * every other type reads as it is stored.
+ * every other type reads as it is stored. Lists become values when they are asked for: most readers of a model want
+ * nothing of its vocabulary.
  */
 export function readMetadata(cursor: GgufCursor, count: number, countOffset: number): GgufMetadata {
   if (count > ENTRIES_MAX) {
     cursor.fail(`${count} metadata entries are more than the ${ENTRIES_MAX} allowed`, countOffset);
   }
   cursor.expectRoom(count, 13, "metadata entries", countOffset);
-  const metadata = new Map<string, GgufValue>();
+  const metadata = new DeferredMap<string, GgufValue>();
   const budget = { elements: ELEMENTS_MAX };
   for (let index = 0; index < count; index++) {
     const keyOffset = cursor.offset;
@@ -53,18 +56,20 @@ export function readMetadata(cursor: GgufCursor, count: number, countOffset: num
       cursor.fail(`the key of metadata entry ${index} is ${key.length} long`, keyOffset);
     if (metadata.has(key)) cursor.fail(`metadata key ${quoted(key)} occurs twice`, keyOffset);
     const what = `the value of ${quoted(key)}`;
-    metadata.set(key, readValue(cursor, cursor.u32(`the type of ${quoted(key)}`), what, budget));
+    const type = cursor.u32(`the type of ${quoted(key)}`);
+    if (type === ARRAY) metadata.defer(key, readArray(cursor, what, budget, 1));
+    else metadata.set(key, type === STRING ? cursor.string(what) : readFixed(cursor, type, 1, what)()[0]!);
   }
   return metadata;
 }
 
-function readValue(cursor: GgufCursor, type: number, what: string, budget: { elements: number }): GgufValue {
-  if (type === STRING) return cursor.string(what);
-  if (type === ARRAY) return readArray(cursor, what, budget, 1);
-  return readFixed(cursor, type, 1, what)[0]!;
-}
-
-function readArray(cursor: GgufCursor, what: string, budget: { elements: number }, depth: number): GgufArray {
+/** Checks a list, which costs next to nothing, and gives what makes it. */
+function readArray(
+  cursor: GgufCursor,
+  what: string,
+  budget: { elements: number },
+  depth: number,
+): () => GgufArray {
   if (depth > NESTING_MAX) cursor.fail(`${what} nests lists deeper than ${NESTING_MAX}`);
   const type = cursor.u32(`the element type of ${what}`);
   const countOffset = cursor.offset;
@@ -78,9 +83,9 @@ function readArray(cursor: GgufCursor, what: string, budget: { elements: number 
   }
   if (type === STRING) return cursor.strings(count, what);
   if (type !== ARRAY) return readFixed(cursor, type, count, what);
-  const lists: GgufArray[] = [];
+  const lists: (() => GgufArray)[] = [];
   for (let index = 0; index < count; index++) lists.push(readArray(cursor, what, budget, depth + 1));
-  return lists;
+  return () => lists.map((list) => list());
 }
 
 function readFixed(
@@ -88,13 +93,13 @@ function readFixed(
   type: number,
   count: number,
   what: string,
-): (number | bigint | boolean)[] {
+): () => (number | bigint | boolean)[] {
   const start = cursor.offset;
   const { bytes, get } = fixedType(cursor, type, what);
   const values = cursor.numbers(count, bytes, what, get);
-  const bad = type === 7 ? values.indexOf(undefined) : -1;
+  const bad = type === BOOLEAN ? values().indexOf(undefined) : -1;
   if (bad >= 0) cursor.fail(`${what} is a boolean that is neither 0 nor 1`, start + bad * bytes);
-  return values as (number | bigint | boolean)[];
+  return values as () => (number | bigint | boolean)[];
 }
 
 function fixedType(cursor: GgufCursor, type: number, what: string): FixedType {

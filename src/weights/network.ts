@@ -1,6 +1,5 @@
 /** What every download shares: time limits, reachability, and failures said in words that help. */
 
-import { connect } from "node:net";
 import { MistralError } from "../errors.ts";
 import type { Environment } from "./cache-paths.ts";
 
@@ -38,6 +37,8 @@ export async function expectReachable(
   if (PROXY_VARIABLES.some((name) => environment[name])) return;
   const port = url.port === "" ? (url.protocol === "https:" ? 443 : 80) : Number(url.port);
   const host = url.hostname.replace(/^\[|\]$/g, "");
+  // Costs milliseconds that a start without a download need not spend.
+  const { connect } = await import("node:net");
   await new Promise<void>((resolve, reject) => {
     const socket = connect({ host, port });
     const fail = (reason: string): void => {

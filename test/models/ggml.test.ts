@@ -4,6 +4,7 @@ import { describe, expect, test } from "bun:test";
 import { join } from "node:path";
 import { loadText } from "../../src/cli/serve/load-text.ts";
 import { loadModel, type ModelLoadOptions } from "../../src/models/load-model.ts";
+import { openCheckpoint } from "../../src/weights/checkpoint.ts";
 import { writeOldLlama, writeOldLlamaTwin } from "../support/old-llama.ts";
 import { temporaryFolder } from "../support/temporary-folder.ts";
 import { runStep } from "./run-sequence.ts";
@@ -63,7 +64,7 @@ describe("the vocabulary in the file", () => {
   writeOldLlama(path, "f32");
   writeOldLlamaTwin(twin, "f32");
   const files = { chatTemplate: undefined, jinjaExplicit: undefined };
-  const [old, gguf] = [loadText(path, files), loadText(twin, files)];
+  const [old, gguf] = [loadText(openCheckpoint(path), files), loadText(openCheckpoint(twin), files)];
 
   for (const text of ["hello the hello", "", " a  the\nthe", "häuser ≠ 🙂", "</s><s>"]) {
     test(`reads ${JSON.stringify(text)} as the twin does, and back`, () => {

@@ -10,7 +10,6 @@ import { loadServedModel } from "../serve/load-model.ts";
 import { formatBytes, formatDuration } from "../units.ts";
 import { AnswerView } from "./answer-view.ts";
 import { Conversation } from "./conversation.ts";
-import { chatInTerminal } from "./terminal-chat.ts";
 
 /** Resolves when the person leaves or the question is answered. Throws MistralError. */
 export async function run({ settings, sources, warnings }: Resolution): Promise<void> {
@@ -50,6 +49,7 @@ export async function run({ settings, sources, warnings }: Resolution): Promise<
       process.stderr.write(
         `${served.id} (${architecture}, ${formatBytes(weightBytes)}), loaded in ${formatDuration(loadSeconds)}. /help lists commands.\n`,
       );
+      const { chatInTerminal } = await import("./terminal-chat.ts");
       await chatInTerminal(conversation, hubEnvironment(settings));
     }
   } finally {

@@ -5,6 +5,7 @@
 
 import type { Settings } from "../../config/settings.ts";
 import { ProcessEngine } from "../../engine/engine-client.ts";
+import { rehearse } from "../../server/rehearsal.ts";
 import type { ServedModel } from "../../server/served-model.ts";
 import type { ResolvedModel } from "../../weights/resolve.ts";
 import { describeTokenizer } from "../debug-tokenizer.ts";
@@ -41,7 +42,7 @@ export async function loadServedModel(
 ): Promise<LoadedServedModel> {
   const resolved = await fetchModel(settings, log);
   const files = { ...settings, tokenizerFolder: await fetchTokenizer(settings) };
-  const { options, placement, tellPlan } = prepareModel(resolved, settings, log, reservedBytes);
+  const { checkpoint, options, placement, tellPlan } = prepareModel(resolved, settings, log, reservedBytes);
   const starting = ProcessEngine.start({
     model: options,
     prefixCache: settings.prefixCacheEntries > 0,
@@ -58,8 +59,9 @@ export async function loadServedModel(
   try {
     tellPlan();
     const { loadText } = await import("./load-text.ts");
-    const { chatTemplateFrom, ...text } = loadText(resolved.checkpointPath, files);
+    const { chatTemplateFrom, ...text } = loadText(checkpoint, files);
     if (settings.debug) log.table("info", describeTokenizer(text.tokenizer));
+    rehearse(text);
     const engine = await starting;
     const created = Math.floor(Date.now() / 1000);
     const seeds = settings.seed === undefined ? {} : { drawSeed: seedSource(settings.seed) };
@@ -87,9 +89,9 @@ export async function describeServedModel(
 ): Promise<ServedModel> {
   const resolved = await fetchModel(settings, log);
   const files = { ...settings, tokenizerFolder: await fetchTokenizer(settings) };
-  const { options, placement } = prepareModel(resolved, settings, log);
+  const { checkpoint, options, placement } = prepareModel(resolved, settings, log);
   const { loadText } = await import("./load-text.ts");
-  const { chatTemplateFrom: _, ...text } = loadText(resolved.checkpointPath, files);
+  const { chatTemplateFrom: _, ...text } = loadText(checkpoint, files);
   const created = Math.floor(Date.now() / 1000);
   return { id: id ?? resolved.id, created, engine: new AbsentEngine(options, placement), ...text };
 }

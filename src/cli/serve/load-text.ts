@@ -1,6 +1,6 @@
 /**
  * What the server needs of a model besides its engine: tokenizer, chat template, the tokens that end an answer and
- * the sampling values its authors recommend. Reads headers and small files only.
+ * the sampling values its authors recommend. Reads small files only.
  */
 
 import { dirname } from "node:path";
@@ -11,7 +11,6 @@ import { chatTemplateFrom } from "../../text/chat-template.ts";
 import { findChatTemplate } from "../../text/chat-template-source.ts";
 import { tokenizerFromFolder, tokenizerFromGguf } from "../../text/tokenizer.ts";
 import type { ChatTemplate, Tokenizer } from "../../text/types.ts";
-import { openCheckpoint } from "../../weights/checkpoint.ts";
 import type { Checkpoint } from "../../weights/types.ts";
 
 export interface ModelText {
@@ -51,8 +50,7 @@ const END_OF_TURN_TEXTS = [
 ];
 
 /** Throws MistralError for malformed files, unknown tokenizers and templates that cannot be used. */
-export function loadText(checkpointPath: string, files: TextFiles): ModelText {
-  const checkpoint = openCheckpoint(checkpointPath);
+export function loadText(checkpoint: Checkpoint, files: TextFiles): ModelText {
   const tokenizer = loadTokenizer(checkpoint, files);
   const template = loadTemplate(checkpoint, tokenizer, files);
   return {

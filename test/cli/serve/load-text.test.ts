@@ -3,6 +3,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { loadText } from "../../../src/cli/serve/load-text.ts";
+import { openCheckpoint } from "../../../src/weights/checkpoint.ts";
 import { resolveModel } from "../../../src/weights/resolve.ts";
 
 const MESSAGES = { messages: [{ role: "user", content: "Hi" }], addGenerationPrompt: true };
@@ -15,7 +16,7 @@ beforeAll(async () => {
 
 describe("the text side of the default model", () => {
   test("has tokenizer, template and both ways to end", () => {
-    const text = loadText(path, { chatTemplate: undefined, jinjaExplicit: undefined });
+    const text = loadText(openCheckpoint(path), { chatTemplate: undefined, jinjaExplicit: undefined });
     expect(text.tokenizer.vocabularySize).toBe(49_152);
     expect(text.chatTemplate?.render(MESSAGES)).toContain("<|im_start|>user\nHi<|im_end|>");
     expect(text.chatTemplateFrom).not.toBe("none");
@@ -30,9 +31,9 @@ describe("the text side of the default model", () => {
       const jinjaExplicit = join(folder, "b.jinja");
       writeFileSync(chatTemplate, JSON.stringify({ chat_template: "A {{ messages[0].content }}" }));
       writeFileSync(jinjaExplicit, "B {{ messages[0].content }}");
-      const one = loadText(path, { chatTemplate, jinjaExplicit: undefined });
+      const one = loadText(openCheckpoint(path), { chatTemplate, jinjaExplicit: undefined });
       expect(one.chatTemplate?.render(MESSAGES)).toBe("A Hi");
-      const both = loadText(path, { chatTemplate, jinjaExplicit });
+      const both = loadText(openCheckpoint(path), { chatTemplate, jinjaExplicit });
       expect(both.chatTemplate?.render(MESSAGES)).toBe("B Hi");
       expect(both.chatTemplateFrom).toBe(jinjaExplicit);
     } finally {
@@ -42,6 +43,6 @@ describe("the text side of the default model", () => {
 
   test("a template that is not there is a configuration error that names it", () => {
     const files = { chatTemplate: undefined, jinjaExplicit: "/nowhere/x.jinja" };
-    expect(() => loadText(path, files)).toThrow("/nowhere/x.jinja: does not exist");
+    expect(() => loadText(openCheckpoint(path), files)).toThrow("/nowhere/x.jinja: does not exist");
   });
 });
