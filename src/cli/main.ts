@@ -5,8 +5,10 @@
 
 import packageJson from "../../package.json" with { type: "json" };
 import type { ConfigFile, ConfigFileCommand } from "../config/config-file.ts";
+import { modelName } from "../config/conflicts.ts";
 import { type GivenFlag, type Resolution, resolveSettings } from "../config/resolve.ts";
 import { SETTINGS, type SettingKey } from "../config/settings.ts";
+import { EngineChild } from "../engine/engine-child.ts";
 import { MistralError } from "../errors.ts";
 import { type ParsedCommandLine, parseCommandLine } from "./command-line.ts";
 import { offersFlag, type Shell } from "./commands.ts";
@@ -108,8 +110,10 @@ async function start(
 ): Promise<void> {
   switch (command) {
     case "serve":
+      startEngine(resolution);
       return (await import("./serve/serve.ts")).serve(resolution);
     case "run":
+      startEngine(resolution);
       return (await import("./run/run.ts")).run(resolution);
     case "tune":
       return (await import("./tune/tune.ts")).tune(resolution);
@@ -132,6 +136,11 @@ async function start(
     default:
       return command satisfies never;
   }
+}
+
+/** Its process takes as long to get up as this one takes to find the model and the code that loads it. */
+function startEngine({ settings }: Resolution): void {
+  EngineChild.startAhead(modelName(settings) ?? "default");
 }
 
 function quantizeIsNotBuilt(): MistralError {

@@ -2,9 +2,7 @@
 
 import type { EngineCommand, EngineMessage } from "./process-messages.ts";
 
-export interface EngineChildOptions {
-  /** Appears in the process's command line after the word "engine". */
-  readonly name: string;
+export interface EngineChildListener {
   readonly onMessage: (message: EngineMessage) => void;
   /** The process is gone; the text says how it ended. */
   readonly onExit: (how: string) => void;
@@ -15,22 +13,54 @@ export interface EngineChildOptions {
 const ENTRY = new URL("process.ts", import.meta.url).pathname;
 
 export class EngineChild {
-  readonly #child: Bun.Subprocess<"ignore", "pipe", "pipe">;
+  static #ahead: EngineChild | undefined;
 
-  constructor(options: EngineChildOptions) {
+  readonly #child: Bun.Subprocess<"ignore", "pipe", "pipe">;
+  #listener: EngineChildListener | undefined;
+
+  /**
+   * Starts a process before it is known what it will load, so that it gets up meanwhile. The next `start` takes it;
+   * when none comes, it ends with this process.
+   */
+  static startAhead(name: string): EngineChild {
+    const ahead = new EngineChild(name);
+    ahead.#child.unref();
+    EngineChild.#ahead = ahead;
+    return ahead;
+  }
+
+  /**
+   * The process that was started ahead, or else a new one.
+   * @param name appears in the process's command line after the word "engine"
+   */
+  static start(name: string, listener: EngineChildListener): EngineChild {
+    const ahead = EngineChild.#ahead;
+    EngineChild.#ahead = undefined;
+    const child = ahead === undefined || ahead.#isGone ? new EngineChild(name) : ahead;
+    child.#child.ref();
+    child.#listener = listener;
+    void forwardLines(child.#child.stdout, listener.onLine);
+    void forwardLines(child.#child.stderr, listener.onLine);
+    return child;
+  }
+
+  private constructor(name: string) {
     this.#child = Bun.spawn({
-      cmd: [process.execPath, ENTRY, "engine", options.name],
+      cmd: [process.execPath, ENTRY, "engine", name],
       // As it is now, not as it was when this process began.
       env: process.env,
       stdio: ["ignore", "pipe", "pipe"],
       serialization: "advanced",
-      ipc: (message: EngineMessage) => options.onMessage(message),
+      ipc: (message: EngineMessage) => this.#listener?.onMessage(message),
       onExit: (_child, code, signal) => {
-        options.onExit(signal === null ? `exited with code ${code}` : `was ended by signal ${signal}`);
+        const how = signal === null ? `exited with code ${code}` : `was ended by signal ${signal}`;
+        this.#listener?.onExit(how);
       },
     });
-    void forwardLines(this.#child.stdout, options.onLine);
-    void forwardLines(this.#child.stderr, options.onLine);
+  }
+
+  get #isGone(): boolean {
+    return this.#child.exitCode !== null || this.#child.signalCode !== null;
   }
 
   get pid(): number {
@@ -44,7 +74,7 @@ export class EngineChild {
 
   /** A process that is already gone takes no commands; its exit is reported by `onExit`. */
   send(command: EngineCommand): void {
-    if (this.#child.exitCode === null && this.#child.signalCode === null) this.#child.send(command);
+    if (!this.#isGone) this.#child.send(command);
   }
 
   /** Ends the process at once. */

@@ -180,8 +180,7 @@ export class ProcessEngine implements Engine {
 
   #spawn(): void {
     this.#restartTimer = null;
-    const child = new EngineChild({
-      name: this.#name,
+    const child = EngineChild.start(this.#name, {
       onMessage: (message) => {
         if (child === this.#child) this.#receive(message);
       },

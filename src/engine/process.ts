@@ -9,7 +9,7 @@ import { collectWhenIdle } from "./idle-collection.ts";
 import { HEARTBEAT_MS } from "./limits.ts";
 import { describeStep } from "./plan.ts";
 import type { EngineCommand, EngineLoad, EngineMessage } from "./process-messages.ts";
-import { engineInfo, type LoadedRunner, type RunnerModule } from "./runner-module.ts";
+import { engineInfo, type LoadedRunner, RUNNER_MODULE, type RunnerModule } from "./runner-module.ts";
 import { StepLoop } from "./step-loop.ts";
 
 interface Service {
@@ -100,6 +100,8 @@ if (process.send === undefined) {
   process.exit(2);
 }
 process.on("message", obey);
+// Most likely what the first command asks for, which may be some time in coming; a failure is told by that command.
+import(RUNNER_MODULE).catch(() => {});
 process.on("disconnect", () => process.exit(0));
 // Signals to the process group are for the server, which drains before it closes this process.
 process.on("SIGINT", () => {});

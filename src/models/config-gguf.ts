@@ -3,6 +3,7 @@
  * what the specification leaves open is as llama.cpp reads it).
  */
 
+import { listLength } from "../weights/deferred-map.ts";
 import type { Checkpoint } from "../weights/types.ts";
 import type { ArchitectureFacts, LayerConfig, ModelConfig } from "./config.ts";
 import { CONFIG_LIMITS, ConfigSource } from "./config-source.ts";
@@ -102,7 +103,7 @@ function readHeadDim(own: ConfigSource, width: number, heads: number): number {
 
 /** The rows of the embedding table; what the metadata says must agree. */
 function readVocabularySize(checkpoint: GgufCheckpoint, own: ConfigSource, tokenizer: ConfigSource): number {
-  const tokens = tokenizer.list("tokens")?.length;
+  const tokens = listLength(checkpoint.metadata, "tokenizer.ggml.tokens") ?? tokenizer.list("tokens")?.length;
   const rows = checkpoint.tensors.get("token_embd.weight")?.shape[0] ?? tokens;
   const size = own.integer("vocab_size", CONFIG_LIMITS.vocabulary, rows);
   if (rows !== undefined && size !== rows)

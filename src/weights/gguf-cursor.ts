@@ -84,12 +84,7 @@ export class GgufCursor {
    * Steps over `count` numbers of `width` bytes each and gives what reads them, by `get` with the view and a byte
    * position.
    */
-  numbers<T>(
-    count: number,
-    width: number,
-    what: string,
-    get: (view: DataView, at: number) => T,
-  ): () => T[] {
+  numbers<T>(count: number, width: number, what: string, get: (view: DataView, at: number) => T): () => T[] {
     const start = this.#take(count * width, what);
     return () => {
       const view = this.#view;

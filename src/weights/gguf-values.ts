@@ -57,35 +57,43 @@ export function readMetadata(cursor: GgufCursor, count: number, countOffset: num
     if (metadata.has(key)) cursor.fail(`metadata key ${quoted(key)} occurs twice`, keyOffset);
     const what = `the value of ${quoted(key)}`;
     const type = cursor.u32(`the type of ${quoted(key)}`);
-    if (type === ARRAY) metadata.defer(key, readArray(cursor, what, budget, 1));
-    else metadata.set(key, type === STRING ? cursor.string(what) : readFixed(cursor, type, 1, what)()[0]!);
+    if (type === ARRAY) {
+      const { length, make } = readArray(cursor, what, budget, 1);
+      metadata.defer(key, length, make);
+    } else metadata.set(key, type === STRING ? cursor.string(what) : readFixed(cursor, type, 1, what)()[0]!);
   }
   return metadata;
 }
 
-/** Checks a list, which costs next to nothing, and gives what makes it. */
+/** A list that was found to be whole. */
+interface PendingList {
+  readonly length: number;
+  readonly make: () => GgufArray;
+}
+
+/** Checks a list, which costs next to nothing against making it. */
 function readArray(
   cursor: GgufCursor,
   what: string,
   budget: { elements: number },
   depth: number,
-): () => GgufArray {
+): PendingList {
   if (depth > NESTING_MAX) cursor.fail(`${what} nests lists deeper than ${NESTING_MAX}`);
   const type = cursor.u32(`the element type of ${what}`);
   const countOffset = cursor.offset;
-  const count = cursor.count(`the length of ${what}`);
+  const length = cursor.count(`the length of ${what}`);
   const bytesEach =
     type === STRING ? 8 : type === ARRAY ? ARRAY_BYTES_MIN : fixedType(cursor, type, what).bytes;
-  cursor.expectRoom(count, bytesEach, `elements of ${what}`, countOffset);
-  budget.elements -= count;
+  cursor.expectRoom(length, bytesEach, `elements of ${what}`, countOffset);
+  budget.elements -= length;
   if (budget.elements < 0) {
     cursor.fail(`the metadata lists hold more than ${ELEMENTS_MAX} elements (in ${what})`, countOffset);
   }
-  if (type === STRING) return cursor.strings(count, what);
-  if (type !== ARRAY) return readFixed(cursor, type, count, what);
-  const lists: (() => GgufArray)[] = [];
-  for (let index = 0; index < count; index++) lists.push(readArray(cursor, what, budget, depth + 1));
-  return () => lists.map((list) => list());
+  if (type === STRING) return { length, make: cursor.strings(length, what) };
+  if (type !== ARRAY) return { length, make: readFixed(cursor, type, length, what) };
+  const lists: PendingList[] = [];
+  for (let index = 0; index < length; index++) lists.push(readArray(cursor, what, budget, depth + 1));
+  return { length, make: () => lists.map((list) => list.make()) };
 }
 
 function readFixed(

@@ -56,6 +56,18 @@ test("a flag for several texts may be repeated, or hold them all", () => {
   expect(line.flags.get("apiKeys")?.text).toBe("one,two,three");
 });
 
+test("help of the program shows every command with what it takes, whatever else was typed", () => {
+  expect(parse("--help")).toEqual({ kind: "done" });
+  const whole = printed;
+  for (const line of ["serve [options] [kind]", "bench [options] [kind]", "tune [options] [kind]"])
+    expect(whole).toContain(line);
+  for (const more of [["-h"], []]) {
+    printed = "";
+    parse(...more);
+    expect(printed).toBe(whole);
+  }
+});
+
 test("help of a command names every setting that has an effect, by flag and variable, and no flag of another", () => {
   for (const command of ["serve", "bench"] as const) {
     printed = "";

@@ -3,6 +3,7 @@
 import { afterEach, expect, test } from "bun:test";
 import { readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { EngineChild } from "../../src/engine/engine-child.ts";
 import { ProcessEngine, type ProcessEngineOptions } from "../../src/engine/engine-client.ts";
 import type { GenerationEvent } from "../../src/engine/messages.ts";
 import { TEXT_COMPLETE } from "../../src/engine/text-complete.ts";
@@ -105,6 +106,21 @@ test("sixteen requests at once over the channel: each gets what it gets alone, w
     expect(events.at(-1)).toMatchObject({ type: "finish", reason: "length" });
   });
   expect(engine.statistics()).toMatchObject({ running: 0, waiting: 0, blocksUsed: 0, generatedTokens: 640 });
+});
+
+test("a process that was started ahead is the next engine's, and one that died meanwhile is not", async () => {
+  EngineChild.startAhead("early");
+  const first = await start();
+  expect(processList(first.pid!, "args")).toContain(" engine early");
+  await collect(first.generate(request(0)));
+  const second = await start();
+  expect(processList(second.pid!, "args")).toContain(" engine fake");
+  const dead = EngineChild.startAhead("dead");
+  dead.kill();
+  await dead.exited;
+  const third = await start();
+  expect(processList(third.pid!, "args")).toContain(" engine fake");
+  expect(tokensOf(await collect(third.generate(request(0))))).toHaveLength(8);
 });
 
 test("killed in the middle of a stream: an error within a second, then it serves again", async () => {
