@@ -333,3 +333,23 @@ test("a row is the same alone, in a batch and in any chunk, bit for bit", () => 
     }
   }
 });
+
+test("a row is the same whether its keys are spread over many units or taken by one", () => {
+  // Eight KV heads of five sequences keep every unit of a small device busy, those of one sequence do not.
+  for (const cacheType of ["f32", "f16"] as const) {
+    const shape: Shape = { heads: 16, kvHeads: 8, headDim: 16, blockSize: 32, cacheType };
+    const row: Sequence = { seed: 41, tokens: 1, context: 300 };
+    const batch = [row, ...[270, 33, 1, 5].map((context, i) => ({ seed: 42 + i, tokens: 1, context }))];
+    expectCorrect(shape, batch);
+    for (const level of ATTENTION_LEVELS) {
+      const [together, alone] = [batch, [row]].map((sequences) => {
+        const c = build(shape, sequences, store(shape, sequences, level));
+        return c.recording
+          .run(level.devices[0], c.dims)
+          .bytes(c.out)
+          .subarray(0, 16 * 16 * 4);
+      });
+      expectSameBits(together!, alone!, `${level.level} ${cacheType}`);
+    }
+  }
+});
