@@ -92,7 +92,7 @@ fn runSlice(comptime kv: KvType, a: *const Arguments, slice: Slice, unit: usize,
     // All tiles of a head one after another: its keys and values stay in the cache. The last tile sees the most
     // keys: begin with it, so that no thread is left alone at the end.
     const tiles = slice.tiles(a);
-    const tile: Tile = .init(a, slice, unit / tiles, (tiles - 1 - unit % tiles) * plan.tileTokens(a));
+    const tile: Tile = .init(a, slice, unit / tiles, (tiles - 1 - unit % tiles) * slice.tileTokens(a));
     runTile(kv, &tile, null, memory);
 }
 

@@ -143,19 +143,21 @@ const Panel = struct {
         const q = panel.scratch.q + panel.first * panel.dim;
         var j = span.first - span.first % block;
         while (j < span.last) : (j += block) {
-            inline for (0..4) |chain| {
-                multiply(2, if (chain == 0) .store else .add, false, .{
-                    .a = panel.scratch.keys + j * panel.dim + chain,
-                    .a_row = panel.dim,
-                    .a_step = 4,
-                    .b = q + chain * panel_rows,
-                    .b_step = 4 * panel_rows,
-                    .steps = panel.dim / 4,
-                    .out = panel.scratch.scores + j * panel_rows,
-                    .out_row = panel_rows,
-                });
-            }
+            panel.addChain(.store, q, j, 0);
+            for (1..4) |chain| panel.addChain(.add, q, j, chain);
         }
+    }
+
+    fn addChain(panel: *const Panel, comptime into: Into, q: [*]const f32, j: usize, chain: usize) void {
+        multiply(.{ .vectors = 2, .into = into, .a_step = 4 }, .{
+            .a = panel.scratch.keys + j * panel.dim + chain,
+            .a_row = panel.dim,
+            .b = q + chain * panel_rows,
+            .b_step = 4 * panel_rows,
+            .steps = panel.dim / 4,
+            .out = panel.scratch.scores + j * panel_rows,
+            .out_row = panel_rows,
+        });
     }
 
     /// Turns the raw scores of a register of rows into weights: exponentials relative to the row's largest score.
@@ -221,10 +223,9 @@ const Panel = struct {
         var d: usize = 0;
         inline for (.{ 2, 1 }) |vectors| {
             while (d + vectors * lanes <= panel.dim) : (d += vectors * lanes) {
-                multiply(vectors, .resumed, masked, .{
+                multiply(.{ .vectors = vectors, .into = .resumed, .masked = masked, .a_step = panel_rows }, .{
                     .a = panel.scratch.scores + span.first * panel_rows + row,
                     .a_row = 1,
-                    .a_step = panel_rows,
                     .b = panel.scratch.values + span.first * panel.dim + d,
                     .b_step = panel.dim,
                     .steps = span.last - span.first,
@@ -266,19 +267,8 @@ const Edges = struct {
     }
 };
 
-const Product = struct {
-    a: [*]const f32,
-    a_row: usize,
-    a_step: usize,
-    b: [*]const f32,
-    b_step: usize,
-    steps: usize,
-    out: [*]f32,
-    out_row: usize,
-};
-
 const Into = enum {
-    /// The chain of the product begins at 0 and replaces what was there.
+    /// Every chain begins at 0 and replaces what was there.
     store,
     /// It begins at 0 and is added to what was there.
     add,
@@ -286,32 +276,64 @@ const Into = enum {
     resumed,
 };
 
-/// `out[i, :] = sum over k of a[i, k] * b[k, :]` for a block of i and `vectors` registers, k in ascending order.
-/// Masked: elements of `a` that are `unseen` are passed over.
-fn multiply(comptime vectors: usize, comptime into: Into, comptime masked: bool, p: Product) void {
-    var sums: [block][vectors]F = @splat(@splat(@splat(0)));
-    if (into == .resumed) {
+/// The form of a product, known when it is compiled: a loop of constant strides takes no arithmetic on addresses.
+const Form = struct {
+    /// Registers of a row of `b`.
+    vectors: comptime_int,
+    into: Into,
+    /// Elements of `a` that are `unseen` are passed over.
+    masked: bool = false,
+    a_step: comptime_int,
+};
+
+const Product = struct {
+    a: [*]const f32,
+    a_row: usize,
+    b: [*]const f32,
+    b_step: usize,
+    steps: usize,
+    out: [*]f32,
+    out_row: usize,
+};
+
+/// Steps of a product without a branch: the loop over them is then short enough to be foreseen to its end.
+const unrolled_steps = 8;
+
+/// `out[i, :] = sum over k of a[i, k] * b[k, :]` for a block of i, k in ascending order.
+inline fn multiply(comptime form: Form, p: Product) void {
+    var sums: [block][form.vectors]F = @splat(@splat(@splat(0)));
+    if (form.into == .resumed) {
         inline for (&sums, 0..) |*row, i| inline for (row, 0..) |*sum, v| {
             sum.* = p.out[i * p.out_row + v * lanes ..][0..lanes].*;
         };
     }
-    var a: [block][*]const f32 = undefined;
-    inline for (&a, 0..) |*row, i| row.* = p.a + i * p.a_row;
+    var a = p.a;
     var b = p.b;
-    for (0..p.steps) |k| {
-        var right: [vectors]F = undefined;
-        inline for (&right, 0..) |*register, v| register.* = b[v * lanes ..][0..lanes].*;
-        inline for (&sums, 0..) |*row, i| {
-            const left: F = @splat(a[i][k * p.a_step]);
-            inline for (row, right) |*sum, register| {
-                const new = math.mulAdd(left, register, sum.*);
-                sum.* = if (masked) @select(f32, left < @as(F, @splat(0)), sum.*, new) else new;
-            }
-        }
+    var left = p.steps;
+    while (left >= unrolled_steps) : (left -= unrolled_steps) {
+        inline for (0..unrolled_steps) |k| step(form, &sums, a + k * form.a_step, p.a_row, b + k * p.b_step);
+        a += unrolled_steps * form.a_step;
+        b += unrolled_steps * p.b_step;
+    }
+    while (left > 0) : (left -= 1) {
+        step(form, &sums, a, p.a_row, b);
+        a += form.a_step;
         b += p.b_step;
     }
     inline for (&sums, 0..) |*row, i| inline for (row, 0..) |*sum, v| {
         const out = p.out[i * p.out_row + v * lanes ..][0..lanes];
-        out.* = if (into == .add) @as(F, out.*) + sum.* else sum.*;
+        out.* = if (form.into == .add) @as(F, out.*) + sum.* else sum.*;
     };
+}
+
+inline fn step(comptime form: Form, sums: *[block][form.vectors]F, a: [*]const f32, a_row: usize, b: [*]const f32) void {
+    var right: [form.vectors]F = undefined;
+    inline for (&right, 0..) |*register, v| register.* = b[v * lanes ..][0..lanes].*;
+    inline for (sums, 0..) |*row, i| {
+        const left: F = @splat(a[i * a_row]);
+        inline for (row, right) |*sum, register| {
+            const new = math.mulAdd(left, register, sum.*);
+            sum.* = if (form.masked) @select(f32, left < @as(F, @splat(0)), sum.*, new) else new;
+        }
+    }
 }

@@ -10,7 +10,7 @@ const lanes = math.lanes;
 
 /// Keys of one partial.
 pub const range_keys = 256;
-/// Query rows (tokens times heads of a group) that a tile aims at.
+/// Query rows (tokens times heads of a group) of a tile at most, unless one token has more.
 pub const tile_rows = 256;
 /// Partials the workspace may hold per query head, however many sequences and ranges there are.
 const partials_per_head_max = 1024;
@@ -88,7 +88,7 @@ pub fn validate(a: *const Arguments, tokens: usize, block_count: usize) ?Fault {
 /// Floats of a workspace that lets every step of at most these sizes use all threads. One partial per query
 /// head and range of at least the longest context, and of more sequences as far as a fixed bound goes.
 pub fn workspaceFloats(max_tokens: usize, max_sequences: usize, heads: usize, head_dim: usize, context_max: usize) usize {
-    const ranges = std.math.divCeil(usize, context_max, range_keys) catch unreachable;
+    const ranges = divCeil(context_max, range_keys);
     if (ranges < 2) return 0;
     const wanted = @min(max_tokens, max_sequences * 4) * ranges;
     return heads * @max(ranges, @min(wanted, partials_per_head_max)) * softmax.partialFloats(paddedDim(head_dim));
@@ -125,7 +125,12 @@ pub const Slice = struct {
     }
 
     pub fn tiles(slice: Slice, a: *const Arguments) usize {
-        return std.math.divCeil(usize, slice.tokens, tileTokens(a)) catch unreachable;
+        return divCeil(slice.tokens, @max(1, tile_rows / groupSize(a)));
+    }
+
+    /// Tokens of a tile: all tiles about as large, none of few rows that would read all keys for themselves.
+    pub fn tileTokens(slice: Slice, a: *const Arguments) usize {
+        return divCeil(slice.tokens, slice.tiles(a));
     }
 
     pub fn units(slice: Slice, a: *const Arguments) usize {
@@ -154,7 +159,7 @@ pub const Walk = struct {
             walk.sequence += 1;
             if (a.sequence_starts[sequence] == a.sequence_starts[sequence + 1]) continue;
             var slice = Slice.of(a, sequence);
-            if (slice.ranges > 1 and slice.tokens <= tileTokens(a)) {
+            if (slice.ranges > 1 and slice.tiles(a) == 1) {
                 const floats = slice.tokens * a.heads * slice.ranges * softmax.partialFloats(paddedDim(a.head_dim));
                 if (walk.used + floats <= a.workspace.len) {
                     slice.partials = walk.used;
@@ -171,12 +176,12 @@ pub fn firstKey(a: *const Arguments, position: usize) usize {
     return if (a.sliding_window == 0) 0 else (position + 1) -| a.sliding_window;
 }
 
-pub fn groupSize(a: *const Arguments) usize {
-    return a.heads / a.kv_heads;
+fn divCeil(x: usize, y: usize) usize {
+    return std.math.divCeil(usize, x, y) catch unreachable;
 }
 
-pub fn tileTokens(a: *const Arguments) usize {
-    return @max(1, tile_rows / groupSize(a));
+pub fn groupSize(a: *const Arguments) usize {
+    return a.heads / a.kv_heads;
 }
 
 pub fn paddedDim(head_dim: usize) usize {

@@ -19,7 +19,7 @@ pub const Tile = struct {
 
     pub fn init(a: *const plan.Arguments, slice: plan.Slice, kv_head: usize, first_token: usize) Tile {
         const group = plan.groupSize(a);
-        const tokens = @min(plan.tileTokens(a), slice.tokens - first_token);
+        const tokens = @min(slice.tileTokens(a), slice.tokens - first_token);
         return .{ .a = a, .slice = slice, .kv_head = kv_head, .first_token = first_token, .rows = tokens * group, .group = group };
     }
 
