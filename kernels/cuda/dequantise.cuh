@@ -145,10 +145,10 @@ struct FormatQ8_0 {
 struct FormatIQ4NL {
   static constexpr u32 BLOCK_ELEMENTS = 32, BLOCK_BYTES = 18;
   static constexpr bool HAS_MINIMUM = false;
+  static DEVICE Table16 table() { return {{0xbfad9881u, 0xf6eaddcfu, 0x26190d01u, 0x71594535u}}; }
   static DEVICE Octet octet(const u8* p, u32 o) {
-    const Table16 table = {{0xbfad9881u, 0xf6eaddcfu, 0x26190d01u, 0x71594535u}};
     Octet out = {nibbles32(p + 2, o), load_half(p), 0.0f};
-    look_up(table, out.levels);
+    look_up(table(), out.levels);
     return out;
   }
 };
@@ -159,15 +159,15 @@ DEVICE u32 load_bytes(const u8* p) { return p[0] | p[1] << 8 | p[2] << 16 | stat
 struct FormatMXFP4 {
   static constexpr u32 BLOCK_ELEMENTS = 32, BLOCK_BYTES = 17;
   static constexpr bool HAS_MINIMUM = false;
+  static DEVICE Table16 table() { return {{0x03020100u, 0x0c080604u, 0xfdfeff00u, 0xf4f8fafcu}}; }
   static DEVICE Octet octet(const u8* p, u32 o) {
-    const Table16 table = {{0x03020100u, 0x0c080604u, 0xfdfeff00u, 0xf4f8fafcu}};
     const u8* q = p + 1 + o % 2 * 8;
     const u32 shift = o / 2 * 4;
     // Half the scale; the two smallest are subnormal.
     const u32 exponent = p[0];
     const u32 bits = exponent < 2 ? 0x00200000u << exponent : (exponent - 1) << 23;
     Octet out = {{load_bytes(q) >> shift & 0x0f0f0f0fu, load_bytes(q + 4) >> shift & 0x0f0f0f0fu}, float_of(bits), 0.0f};
-    look_up(table, out.levels);
+    look_up(table(), out.levels);
     return out;
   }
 };

@@ -100,6 +100,10 @@ struct alignas(8) Two {
   float x, y;
 };
 
+struct alignas(8) Words2 {
+  u32 x, y;
+};
+
 template <typename Format>
 struct Scaling {
   static constexpr u32 SUB = Weights<Format>::SUB;
@@ -131,35 +135,47 @@ DEVICE void unpack_scales(const u8* const (&rows)[2], float* scales, u32 element
   }
 }
 
-// Columns of a line of rows, which are all there where a warp has several tiles.
-template <u32 TILES>
-DEVICE u32 columns_of(const RowTile& x) {
-  return TILES == 1 ? x.columns : TILES * TOKENS;
-}
+// Rows of x where a lane reads them. Lanes of columns that are not there read the last one: what they compute is not
+// stored.
+template <u32 TILES, bool FEW>
+struct LaneRows {
+  const u8* fragments;
+  const float* sums;
+  const float* scales;
+  u32 columns;
+  u32 pairs;
 
-// The words of line `line` (a plane of a step) of tile `tile`.
-template <u32 TILES>
-DEVICE Words4 load_fragment(const RowTile& x, u32 tile, u32 line, u32 lane) {
-  const u32 columns = columns_of<TILES>(x);
-  if (lane / 4 >= columns) return {0, 0, 0, 0};
-  return *reinterpret_cast<const Words4*>(x.fragments + (line * columns + tile * TOKENS + lane / 4) * 64 + lane % 4 * 16);
-}
+  DEVICE explicit LaneRows(const RowTile& x) {
+    const u32 g = lane_index() / 4, t = lane_index() % 4;
+    // All columns are there where a warp has several tiles.
+    columns = TILES == 1 ? x.columns : TILES * TOKENS;
+    pairs = (columns + 1) / 2;
+    const u32 column = FEW ? g / 2 : g;
+    fragments = x.fragments + (column < columns ? column : columns - 1) * 64 + t * 16 + (FEW ? g % 2 * 8 : 0);
+    // Of a row, or of two.
+    const u32 last = FEW ? columns - 1 : pairs - 1;
+    const u32 at = (t < last ? t : last) * (FEW ? 1 : 2);
+    sums = x.sums + at * 2;
+    scales = x.scales + at;
+  }
 
-// The sums of both halves of a step, of columns 2t and 2t + 1 of tile `tile`.
-template <u32 TILES>
-DEVICE Float4 load_sums(const RowTile& x, u32 tile, u32 step, u32 t) {
-  const u32 pairs = (columns_of<TILES>(x) + 1) / 2;
-  if (t >= pairs) return {0.0f, 0.0f, 0.0f, 0.0f};
-  return reinterpret_cast<const Float4*>(x.sums)[step * pairs + tile * (TOKENS / 2) + t];
-}
-
-// The scales of a group, of columns 2t and 2t + 1 of tile `tile`.
-template <u32 TILES>
-DEVICE Two load_scales(const RowTile& x, u32 tile, u32 group, u32 t) {
-  const u32 pairs = (columns_of<TILES>(x) + 1) / 2;
-  if (t >= pairs) return {0.0f, 0.0f};
-  return reinterpret_cast<const Two*>(x.scales)[group * pairs + tile * (TOKENS / 2) + t];
-}
+  // The words of line `line` (a plane of a step) of tile `tile`.
+  DEVICE Words4 words(u32 line, u32 tile) const {
+    return *reinterpret_cast<const Words4*>(fragments + (line * columns + tile * TOKENS) * 64);
+  }
+  DEVICE Words2 few_words(u32 step) const {
+    return *reinterpret_cast<const Words2*>(fragments + step * columns * 64);
+  }
+  // Both halves' sums of a step.
+  DEVICE Float4 sums_of_two(u32 step, u32 tile) const {
+    return *reinterpret_cast<const Float4*>(sums + (step * pairs * 2 + tile * TOKENS) * 2);
+  }
+  DEVICE Two sums_of_one(u32 step) const { return *reinterpret_cast<const Two*>(sums + step * pairs * 4); }
+  DEVICE Two scales_of_two(u32 group, u32 tile) const {
+    return *reinterpret_cast<const Two*>(scales + group * pairs * 2 + tile * TOKENS);
+  }
+  DEVICE float scale_of_one(u32 group) const { return scales[group * pairs * 2]; }
+};
 
 // sums += scale of each feature * (integer + minimum part).
 template <bool has_minimum>
@@ -199,10 +215,6 @@ DEVICE void combine_parts(i32 (&d)[4]) {
   d[1] = d[2] * 128 + d[3];
 }
 
-struct alignas(8) Words2 {
-  u32 x, y;
-};
-
 template <bool has_minimum>
 DEVICE void add_few(Sums& sums, const i32 (&d)[4], const float (&scale)[2], const float (&minimum)[2], float total) {
 #pragma unroll
@@ -214,8 +226,8 @@ DEVICE void add_few(Sums& sums, const i32 (&d)[4], const float (&scale)[2], cons
 
 // Step `s` of a chunk of a block format, step `step` of x. rows: the staged rows of features g and g + 8.
 template <typename Format, u32 TILES, bool FEW>
-DEVICE void multiply_step(Sums (&group)[TILES], const u8* const (&rows)[2], const float* scales, const RowTile& x,
-                          u32 live, u32 s, u32 step) {
+DEVICE void multiply_step(Sums (&group)[TILES], const u8* const (&rows)[2], const float* scales,
+                          const LaneRows<TILES, FEW>& x, u32 live, u32 s, u32 step) {
   typedef Scaling<Format> S;
   static constexpr u32 PARTS = STEP / S::SUB;
   const u32 lane = lane_index(), g = lane / 4, t = lane % 4;
@@ -235,12 +247,10 @@ DEVICE void multiply_step(Sums (&group)[TILES], const u8* const (&rows)[2], cons
       minimum[part][i] = both.y;
     }
   }
-  if (FEW) {
-    Words2 words = {0, 0};
-    if (g / 2 < x.columns)
-      words = *reinterpret_cast<const Words2*>(x.fragments + (step * x.columns + g / 2) * 64 + t * 16 + g % 2 * 8);
+  if constexpr (FEW) {
+    const Words2 words = x.few_words(step);
     Two total = {0.0f, 0.0f};
-    if (Format::HAS_MINIMUM && t < x.columns) total = reinterpret_cast<const Two*>(x.sums)[step * 2 * x.pairs() + t];
+    if (Format::HAS_MINIMUM) total = x.sums_of_one(step);
     i32 d[4] = {0, 0, 0, 0}, e[4] = {0, 0, 0, 0};
     if (PARTS == 1) {
       const u32 b[2] = {words.x, words.y};
@@ -255,39 +265,39 @@ DEVICE void multiply_step(Sums (&group)[TILES], const u8* const (&rows)[2], cons
       add_few<Format::HAS_MINIMUM>(group[0], d, scale[0], minimum[0], total.x);
       add_few<Format::HAS_MINIMUM>(group[0], e, scale[PARTS - 1], minimum[PARTS - 1], total.y);
     }
-    return;
-  }
+  } else {
 #pragma unroll
-  for (u32 tile = 0; tile < TILES; tile++) {
-    if (tile >= live) continue;
-    const Words4 words = load_fragment<TILES>(x, tile, step, lane);
-    Float4 total = {0.0f, 0.0f, 0.0f, 0.0f};
-    if (Format::HAS_MINIMUM) total = load_sums<TILES>(x, tile, step, t);
-    i32 d[4] = {0, 0, 0, 0};
-    if (PARTS == 1) {
-      const u32 high[2] = {words.x, words.y}, low[2] = {words.z, words.w};
-      multiply_bytes32(d, a, high);
-      weigh_high(d);
-      multiply_bytes32(d, a, low);
-      add_scaled<Format::HAS_MINIMUM>(group[tile], d, scale[0], minimum[0], {total.x + total.y, total.z + total.w});
-    } else {
-      i32 e[4] = {0, 0, 0, 0};
-      multiply_bytes16(d, a[0], a[1], words.x);
-      multiply_bytes16(e, a[2], a[3], words.y);
-      weigh_high(d);
-      weigh_high(e);
-      multiply_bytes16(d, a[0], a[1], words.z);
-      multiply_bytes16(e, a[2], a[3], words.w);
-      add_scaled<Format::HAS_MINIMUM>(group[tile], d, scale[0], minimum[0], {total.x, total.z});
-      add_scaled<Format::HAS_MINIMUM>(group[tile], e, scale[PARTS - 1], minimum[PARTS - 1], {total.y, total.w});
+    for (u32 tile = 0; tile < TILES; tile++) {
+      if (tile >= live) continue;
+      const Words4 words = x.words(step, tile);
+      Float4 total = {0.0f, 0.0f, 0.0f, 0.0f};
+      if (Format::HAS_MINIMUM) total = x.sums_of_two(step, tile);
+      i32 d[4] = {0, 0, 0, 0};
+      if (PARTS == 1) {
+        const u32 high[2] = {words.x, words.y}, low[2] = {words.z, words.w};
+        multiply_bytes32(d, a, high);
+        weigh_high(d);
+        multiply_bytes32(d, a, low);
+        add_scaled<Format::HAS_MINIMUM>(group[tile], d, scale[0], minimum[0], {total.x + total.y, total.z + total.w});
+      } else {
+        i32 e[4] = {0, 0, 0, 0};
+        multiply_bytes16(d, a[0], a[1], words.x);
+        multiply_bytes16(e, a[2], a[3], words.y);
+        weigh_high(d);
+        weigh_high(e);
+        multiply_bytes16(d, a[0], a[1], words.z);
+        multiply_bytes16(e, a[2], a[3], words.w);
+        add_scaled<Format::HAS_MINIMUM>(group[tile], d, scale[0], minimum[0], {total.x, total.z});
+        add_scaled<Format::HAS_MINIMUM>(group[tile], e, scale[PARTS - 1], minimum[PARTS - 1], {total.y, total.w});
+      }
     }
   }
 }
 
 // One chunk of a block format, group by group of x.
 template <typename Format, u32 TILES, bool FEW>
-DEVICE void multiply_blocks(Sums (&sums)[TILES], const u8* const (&rows)[2], const float* scales, const RowTile& x,
-                            u32 live, u32 first_step, u32 steps) {
+DEVICE void multiply_blocks(Sums (&sums)[TILES], const u8* const (&rows)[2], const float* scales,
+                            const LaneRows<TILES, FEW>& x, u32 live, u32 first_step, u32 steps) {
   static constexpr u32 GROUP_STEPS = MATMUL_GROUP / STEP;
 #pragma unroll 1
   for (u32 s = 0; s < steps; s += GROUP_STEPS) {
@@ -303,28 +313,28 @@ DEVICE void multiply_blocks(Sums (&sums)[TILES], const u8* const (&rows)[2], con
       for (u32 i = s; i < s + GROUP_STEPS && i < steps; i++)
         multiply_step<Format, TILES, FEW>(group, rows, scales, x, live, i, first_step + i);
     }
-    if (FEW) {
-      const u32 t = lane_index() % 4;
-      const float by = t < x.columns ? x.scales[(first_step + s) / GROUP_STEPS * 2 * x.pairs() + t] : 0.0f;
+    const u32 at = (first_step + s) / GROUP_STEPS;
+    if constexpr (FEW) {
+      const float by = x.scale_of_one(at);
 #pragma unroll
       for (u32 i = 0; i < 2; i++) sums[0].d[i] = fused_multiply_add(by, group[0].d[i], sums[0].d[i]);
-      continue;
-    }
+    } else {
 #pragma unroll
-    for (u32 tile = 0; tile < TILES; tile++) {
-      if (tile >= live) continue;
-      const Two by = load_scales<TILES>(x, tile, (first_step + s) / GROUP_STEPS, lane_index() % 4);
+      for (u32 tile = 0; tile < TILES; tile++) {
+        if (tile >= live) continue;
+        const Two by = x.scales_of_two(at, tile);
 #pragma unroll
-      for (u32 i = 0; i < 4; i++)
-        sums[tile].d[i] = fused_multiply_add(i % 2 == 0 ? by.x : by.y, group[tile].d[i], sums[tile].d[i]);
+        for (u32 i = 0; i < 4; i++)
+          sums[tile].d[i] = fused_multiply_add(i % 2 == 0 ? by.x : by.y, group[tile].d[i], sums[tile].d[i]);
+      }
     }
   }
 }
 
 // One chunk of a plain format.
 template <typename Format, u32 TILES>
-DEVICE void multiply_planes(Sums (&sums)[TILES], const u8* chunk, const RowTile& x, u32 live, u32 first_step,
-                            u32 steps) {
+DEVICE void multiply_planes(Sums (&sums)[TILES], const u8* chunk, const LaneRows<TILES, false>& x, u32 live,
+                            u32 first_step, u32 steps) {
   typedef Weights<Format> W;
   const u32 lane = lane_index();
 #pragma unroll 1
@@ -338,8 +348,7 @@ DEVICE void multiply_planes(Sums (&sums)[TILES], const u8* chunk, const RowTile&
       if (tile >= live) continue;
       Words4 words[3];
 #pragma unroll
-      for (u32 plane = 0; plane < 3; plane++)
-        words[plane] = load_fragment<TILES>(x, tile, (first_step + s) * 3 + plane, lane);
+      for (u32 plane = 0; plane < 3; plane++) words[plane] = x.words((first_step + s) * 3 + plane, tile);
 #pragma unroll
       for (u32 half = 0; half < 2; half++) {
 #pragma unroll
@@ -421,18 +430,20 @@ DEVICE void multiply(const Matmul& p) {
   stream.begin_next();
 
   // Rows are prepared while the first weights are under way.
-  RowTile x;
+  RowTile rows_here;
   const u32 live = (tokens - token + TOKENS - 1) / TOKENS;
   if (TILES == 1 && p.prepared == nullptr) {
-    x = Rows<IS_BLOCK>::tile(shared + p.prepared_offset, p.steps, tokens);
+    rows_here = Rows<IS_BLOCK>::tile(shared + p.prepared_offset, p.steps, tokens);
     const u32 spans = (p.steps + 3) / 4;
     for (u32 i = warp; i < spans * tokens; i += warps)
-      prepare<IS_BLOCK>(x, i / spans, p.x.data + i / spans * p.x.stride, p.k, p.steps, i % spans, p.vectors != 0);
+      prepare<IS_BLOCK>(rows_here, i / spans, p.x.data + i / spans * p.x.stride, p.k, p.steps, i % spans, p.vectors != 0);
     barrier();
   } else {
     // A block of one tile is the only one.
-    x = Rows<IS_BLOCK>::tile(const_cast<u8*>(p.prepared) + block_x() * p.prepared_stride, p.steps, PREPARED);
+    rows_here = Rows<IS_BLOCK>::tile(const_cast<u8*>(p.prepared) + block_x() * p.prepared_stride, p.steps, PREPARED);
   }
+
+  const LaneRows<TILES, FEW> x(rows_here);
 
   Sums total[TILES];
   clear(total);

@@ -216,8 +216,7 @@ fn collectParts(l: *launch.Lowering, dtype: ops.DType, parameters: *c.struct_Mat
         if (weight.dtype == dtype) {
             const address = l.address(operand);
             const row_bytes = weight.strideBytes();
-            // What `Staging` of the kernels asks for.
-            const alignment: u64 = if (weight.info.block_elements == 1) 16 else if (weight.info.block_bytes % 4 == 0) 4 else 2;
+            const alignment = alignmentOf(weight.info);
             parameters.parts[parameters.parts_count] = .{
                 .data = @ptrFromInt(address),
                 .row_bytes = row_bytes,
@@ -234,14 +233,20 @@ fn collectParts(l: *launch.Lowering, dtype: ops.DType, parameters: *c.struct_Mat
     }
 }
 
+/// What rows must begin at a multiple of for `Staging` of the kernels to copy them by asynchronous copies.
+fn alignmentOf(info: ops.DTypeInfo) u32 {
+    if (info.block_elements == 1) return 16;
+    return @min(4, @as(u32, 1) << @intCast(@ctz(info.block_bytes)));
+}
+
 /// Shared memory that a warp stages weights in: two chunks, and the scales of a segment.
 fn warpBytes(info: ops.DTypeInfo) u32 {
-    if (info.block_elements == 1) return 2 * features * stageStride(256, 16);
+    if (info.block_elements == 1) return 2 * features * stageStride(256, alignmentOf(info));
     const segment = @as(u32, c.MATMUL_SEGMENT) / info.block_elements * info.block_bytes;
     const chunk = if (segment > 256) segment / 2 else segment;
     // Scale and minimum of each of 16 elements in large blocks, of each block of 32.
     const subs: u32 = if (info.block_elements == 256) 16 else 8;
-    return 2 * features * stageStride(chunk, if (info.block_bytes % 4 == 0) 4 else 2) + subs * features * 2 * 4;
+    return 2 * features * stageStride(chunk, alignmentOf(info)) + subs * features * 2 * 4;
 }
 
 /// An odd number of pieces of 16 bytes that hold `bytes` from any multiple of `alignment` on.

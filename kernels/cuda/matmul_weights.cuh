@@ -74,6 +74,26 @@ struct Weights<FormatQ8_0> {
 };
 
 template <>
+struct Weights<FormatIQ4NL> {
+  static constexpr u32 SUB = 32;
+  static DEVICE Levels pair(const u8* p, u32, u32 t) {
+    Levels levels = nibble_pair(load_u32(p + 2 + 4 * t));
+    look_up(FormatIQ4NL::table(), levels);
+    return levels;
+  }
+};
+
+template <>
+struct Weights<FormatMXFP4> {
+  static constexpr u32 SUB = 32;
+  static DEVICE Levels pair(const u8* p, u32, u32 t) {
+    Levels levels = nibble_pair(load_bytes(p + 1 + 4 * t));
+    look_up(FormatMXFP4::table(), levels);
+    return levels;
+  }
+};
+
+template <>
 struct Weights<FormatQ2K> {
   static constexpr u32 SUB = 16;
   static DEVICE Levels pair(const u8* p, u32 step, u32 t) {
@@ -201,7 +221,10 @@ struct Staging {
                                                      : MATMUL_SEGMENT;
   static constexpr u32 BYTES = CHUNK / Format::BLOCK_ELEMENTS * Format::BLOCK_BYTES;
   // What rows begin at a multiple of, at least, when they are aligned.
-  static constexpr u32 ALIGNMENT = !IS_BLOCK ? 16 : Format::BLOCK_BYTES % 4 == 0 ? 4 : 2;
+  static constexpr u32 ALIGNMENT = !IS_BLOCK                      ? 16
+                                   : Format::BLOCK_BYTES % 4 == 0 ? 4
+                                   : Format::BLOCK_BYTES % 2 == 0 ? 2
+                                                                  : 1;
   // Pieces of 16 bytes that a chunk lies in, wherever it begins.
   static constexpr u32 PIECES = (16 - ALIGNMENT + BYTES + 15) / 16;
   // An odd number of pieces: words of the same lane of eight rows lie in different banks.

@@ -1,0 +1,112 @@
+/**
+ * The matmul op where a backend changes its ways: rows too long to prepare in place, more rows than a tile holds, a sum
+ * shared by all that can share it, weights that begin where no word may.
+ */
+
+import { expect, test } from "bun:test";
+import { DTYPES } from "../../src/backend/dtype.ts";
+import { ProgramBuilder } from "../../src/graph/builder.ts";
+import { matmul } from "../../src/graph/record.ts";
+import { expectClose, expectSameBits, GuardedMemory, LEVELS, Recording, runWords } from "./harness.ts";
+import { Random, randomWeights, type WeightDtype } from "./random.ts";
+import { dequantize } from "./reference/dequantize.ts";
+import { multiply, productBounds, quantizeActivations } from "./reference/matmul.ts";
+
+const TOLERANCE = 3e-7;
+
+/** Activations as the op sees them beside weights of this type. */
+function activations(dtype: WeightDtype, rows: Float32Array, k: number): Float64Array {
+  return DTYPES[dtype].blockElements > 1 ? quantizeActivations(rows, k) : Float64Array.from(rows);
+}
+
+for (const dtype of ["q4_k", "q6_k", "q8_0", "q4_0", "bf16", "f16"] as const) {
+  test(`long rows, and many of them: ${dtype}`, () => {
+    const k = 4352;
+    const height = 18;
+    const tokens = 70;
+    const random = new Random(31);
+    const recording = new Recording();
+    const dimension = recording.program.dimension("tokens", tokens);
+    const rows = random.floats(tokens * k);
+    const bytes = randomWeights(random, dtype, height, k);
+    const x = recording.f32("x", [dimension, k], rows);
+    const weight = recording.input("weight", dtype, [height, k], bytes);
+    const out = matmul(recording.program, { name: "out", x, weights: [weight], keep: true });
+    const values = dequantize(dtype, bytes);
+    for (const { level, devices } of LEVELS) {
+      const all = recording.run(devices[1], [tokens]);
+      // Two rows are held against float64, all numbers of rows against each other.
+      for (const row of [3, 69]) {
+        const own = rows.subarray(row * k, (row + 1) * k);
+        const expected = multiply(activations(dtype, own, k), values, k);
+        const bounds = productBounds(Float64Array.from(own), values, k);
+        const actual = all.f32(out).subarray(row * height, (row + 1) * height);
+        expectClose(actual, expected, (i) => TOLERANCE * bounds[i]!, `${level} row ${row}`);
+      }
+      for (const [first, count] of [
+        [3, 1],
+        [60, 3],
+        [10, 6],
+        [61, 8],
+        [40, 20],
+      ] as const) {
+        recording.set(x, rows.subarray(first * k, (first + count) * k));
+        const some = recording.run(devices[0], [count]).bytes(out);
+        const part = all.bytes(out).subarray(first * height * 4, (first + count) * height * 4);
+        expectSameBits(some, part, `${level} rows ${first} to ${first + count}`);
+      }
+      recording.set(x, rows);
+    }
+  });
+}
+
+test("weights that begin at any multiple of two bytes, or of an element's", () => {
+  for (const [dtype, k] of [
+    ["q4_1", 96],
+    ["q4_k", 512],
+    ["q2_k", 512],
+    ["q6_k", 512],
+    ["bf16", 64],
+    ["f32", 36],
+  ] as [WeightDtype, number][]) {
+    const random = new Random(32);
+    const height = 21;
+    const tokens = 3;
+    const rows = random.floats(tokens * k);
+    const bytes = randomWeights(random, dtype, height, k);
+    const expected = multiply(activations(dtype, rows, k), dequantize(dtype, bytes), k);
+    const bounds = productBounds(Float64Array.from(rows), dequantize(dtype, bytes), k);
+    for (const shift of dtype === "f32" ? [4, 12] : [2, 6, 8]) {
+      const program = new ProgramBuilder();
+      const memories = [rows.byteLength, bytes.length + shift].map(
+        (size) => new GuardedMemory(size, "device"),
+      );
+      memories[0]!.region.set(new Uint8Array(rows.buffer));
+      memories[1]!.region.set(bytes, shift);
+      const bind = (
+        name: string,
+        type: WeightDtype,
+        shape: [number, number],
+        byteOffset: number,
+        size: number,
+      ) => {
+        const slot = program.buffer(name, size);
+        return program.bind(name, type, shape, { slot, byteOffset, readOnly: true });
+      };
+      const x = bind("x", "f32", [tokens, k], 0, rows.byteLength);
+      const weight = bind("weight", dtype, [height, k], shift, bytes.length + shift);
+      const out = matmul(program, { name: "out", x, weights: [weight], keep: true });
+      const { words, plan } = program.finish();
+      expect(out.storage.kind).toBe("arena");
+      const place = out.storage.kind === "arena" ? plan.storages[out.storage.index]!.offset : 0;
+      for (const { level, devices } of LEVELS) {
+        for (const device of devices) {
+          const arena = new GuardedMemory(Math.max(64, plan.bytes), "device");
+          runWords(device, words, [arena, memories[0]!, memories[1]!], []);
+          const actual = new Float32Array(arena.region.slice(place, place + tokens * height * 4).buffer);
+          expectClose(actual, expected, (i) => TOLERANCE * (bounds[i]! + 2), `${level} ${dtype} at ${shift}`);
+        }
+      }
+    }
+  }
+});
