@@ -350,7 +350,7 @@ DEVICE void multiply_bytes32(i32 (&d)[4], const u32 (&a)[4], const u32 (&b)[2]) 
 // What Turing lacks, by shuffles: right, but slow.
 DEVICE void multiply_bf16(float (&d)[4], const u32 (&a)[4], const u32 (&b)[2]) {
   const u32 lane = thread_x() % 32, row = lane / 4 * 4, column = lane % 4 * 8;
-#pragma unroll
+#pragma unroll 1
   for (u32 t = 0; t < 4; t++) {
 #pragma unroll
     for (u32 high = 0; high < 2; high++) {
