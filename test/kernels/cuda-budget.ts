@@ -60,8 +60,9 @@ export function parseReport(text: string): Record<string, KernelUse> {
   return kernels;
 }
 
-/** Compiles everything and asks ptxas. */
-export function measure(ptxas: string): Budget {
+/** Compiles everything for these targets (default: all) and asks ptxas; each takes most of a minute. */
+export function measure(ptxas: string, targets?: readonly string[]): Budget {
+  const wanted = (group: string) => targets === undefined || targets.includes(group);
   const folder = mkdtempSync(join(tmpdir(), "budget-"));
   try {
     const zig = join(ROOT, "node_modules", "@zigc", `${process.platform}-${process.arch}`, "bin", "zig");
@@ -73,6 +74,7 @@ export function measure(ptxas: string): Budget {
     const files = readdirSync(join(folder, "ptx")).sort();
     for (const file of files) {
       const target = /\.(sm_\d+)\.ptx$/.exec(file)![1]!;
+      if (!wanted(`clang ${target}`)) continue;
       const path = join(folder, "ptx", file);
       add(
         `clang ${target}`,
@@ -82,6 +84,7 @@ export function measure(ptxas: string): Budget {
     const nvcc = Bun.which("nvcc");
     const families = new Set(files.map((file) => basename(file).split(".")[0]!));
     for (const target of nvcc === null ? [] : NVCC_TARGETS) {
+      if (!wanted(`nvcc ${target}`)) continue;
       for (const family of families) {
         const source = join("kernels", "cuda", `${family}.cu`);
         const options = ["-std=c++17", "-O3", "-cubin", `-arch=${target}`, "-Xptxas", "-v"];
