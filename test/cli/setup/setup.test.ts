@@ -184,7 +184,7 @@ test("set-up and its entry import nothing that must be installed first", () => {
     if (seen.has(path)) return;
     seen.add(path);
     for (const match of readFileSync(path, "utf8").matchAll(
-      /^(?:import|export)\b(?! type)[^;]*?"([^"]+)";/gms,
+      /^(?:import\b(?! type)(?:[^;="]*? from)?|export\b(?! type)[^;="]*? from) "([^"]+)";/gms,
     )) {
       const name = match[1]!;
       if (name.startsWith(".")) visit(resolve(dirname(path), name));
