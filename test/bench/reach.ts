@@ -1,0 +1,208 @@
+/**
+ * How far we are ahead: `bench --against` over many files and numbers of threads, one Markdown table of all and a JSON
+ * file of each. What a run had no time for the next one measures; what is in the JSON files is not measured again.
+ *
+ *   bun test/bench/reach.ts --out FOLDER [--minutes 60] [--threads 2,1] [--disturb] FILE.gguf...
+ *   bun test/bench/reach.ts --markdown FILE.json...
+ */
+
+import { mkdirSync } from "node:fs";
+import { join, resolve } from "node:path";
+import { parseArgs } from "node:util";
+import type { Comparison } from "../../src/cli/bench/against/comparison.ts";
+import { BusyProcess } from "./reach/busy-process.ts";
+import { type Part, type ReachResult, readResult, resultPath, writeResult } from "./reach/reach-result.ts";
+import { reachTable } from "./reach/reach-table.ts";
+
+const ROOT = join(import.meta.dir, "..", "..");
+/** Of the parts in which the prompt is not what is measured. */
+const SHORT_PROMPT = "16";
+
+const { values: options, positionals } = parseArgs({
+  allowPositionals: true,
+  options: {
+    /** Where the JSON files go. */
+    out: { type: "string" },
+    /** After so long nothing more is begun, and what is under way is ended. */
+    minutes: { type: "string", default: "60" },
+    threads: { type: "string", default: "2,1" },
+    /** Engines, comma-separated. */
+    against: { type: "string", default: "llama.cpp" },
+    /** Tokens before those of the deep part; 0 for none. */
+    depth: { type: "string", default: "2048" },
+    sequences: { type: "string", default: "8" },
+    prompt: { type: "string", default: "512" },
+    generate: { type: "string", default: "64" },
+    repetitions: { type: "string", default: "3" },
+    /** Also beside one process that never rests. */
+    disturb: { type: "boolean", default: false },
+    /** Only prints the table of these JSON files. */
+    markdown: { type: "boolean", default: false },
+  },
+});
+
+/** The value of an option, in its bounds. */
+function number(
+  name: "minutes" | "depth" | "sequences" | "prompt" | "generate" | "repetitions",
+  min: number,
+): number {
+  return checkedNumber(name, options[name], min);
+}
+
+function checkedNumber(name: string, text: string, min: number): number {
+  const value = Number(text);
+  const isWhole = name === "minutes" || Number.isInteger(value);
+  if (text.trim() !== "" && isWhole && value >= min) return value;
+  throw new Error(`--${name} has the value "${text}"; it takes numbers from ${min}`);
+}
+
+function say(text: string): void {
+  process.stderr.write(`${text}\n`);
+}
+
+interface Job {
+  readonly file: string;
+  readonly threads: number;
+  readonly against: string;
+}
+
+class Measurements {
+  readonly #deadlineMs: number;
+  readonly #depth = number("depth", 0);
+  readonly #sequences = number("sequences", 1);
+  readonly #prompt = number("prompt", 1);
+  readonly #generate = number("generate", 1);
+  readonly #repetitions = number("repetitions", 1);
+
+  constructor(minutes: number) {
+    this.#deadlineMs = performance.now() + minutes * 60_000;
+  }
+
+  /** Measures the parts that the file's JSON lacks; whether all are there then. */
+  async complete(folder: string, job: Job): Promise<boolean> {
+    const path = resultPath(folder, job);
+    let result: ReachResult = readResult(path) ?? { ...job, date: new Date().toISOString(), parts: {} };
+    for (const part of this.#parts()) {
+      if (this.#holds(result, part)) continue;
+      const title = `${job.file}, threads: ${job.threads}, against ${job.against}, ${part}`;
+      const comparison = await this.#measure(job, part, title);
+      if (comparison === undefined) return false;
+      result = { ...result, parts: { ...result.parts, [part]: comparison } };
+      writeResult(path, result);
+    }
+    return true;
+  }
+
+  #parts(): readonly Part[] {
+    return [
+      "short",
+      ...(this.#depth > 0 ? (["deep"] as const) : []),
+      ...(options.disturb ? (["disturbed"] as const) : []),
+    ];
+  }
+
+  /** A part with other lengths than those asked for is measured anew. */
+  #holds({ parts }: ReachResult, part: Part): boolean {
+    const rows = parts[part]?.rows;
+    if (rows === undefined) return false;
+    if (part === "deep") return rows.some(({ depth }) => depth === this.#depth);
+    if (part === "disturbed") return true;
+    const hasPrompt = rows.some(({ phase, tokens }) => phase === "prefill" && tokens === this.#prompt);
+    return hasPrompt && rows.some(({ sequences }) => sequences === this.#sequences);
+  }
+
+  #flags(part: Part): readonly string[] {
+    const generated = ["--gen-len", String(this.#generate), "--repetitions", String(this.#repetitions)];
+    if (part === "deep") {
+      return ["--prompt-len", SHORT_PROMPT, "--depth", String(this.#depth), "--batch", "1", ...generated];
+    }
+    if (part === "disturbed")
+      return ["--prompt-len", SHORT_PROMPT, "--depth", "0", "--batch", "1", ...generated];
+    const batch = [...new Set([1, this.#sequences])].join();
+    return ["--prompt-len", String(this.#prompt), "--depth", "0", "--batch", batch, ...generated];
+  }
+
+  /** Undefined where it failed or there was no time. */
+  async #measure(job: Job, part: Part, title: string): Promise<Comparison | undefined> {
+    const leftMs = this.#deadlineMs - performance.now();
+    if (leftMs <= 0) {
+      say(`${title}: no time left`);
+      return undefined;
+    }
+    say(`${title} ...`);
+    const startedMs = performance.now();
+    const busy = part === "disturbed" ? new BusyProcess(leftMs / 1000) : undefined;
+    try {
+      const model = ["--against", job.against, "-f", job.file, "--threads", String(job.threads)];
+      const program = [
+        process.execPath,
+        join(ROOT, "src/cli/start.ts"),
+        "bench",
+        ...model,
+        ...this.#flags(part),
+      ];
+      const child = Bun.spawn([...program, "--json"], {
+        stdio: ["ignore", "pipe", "pipe"],
+        timeout: Math.ceil(leftMs),
+      });
+      const [stdout, stderr, status] = await Promise.all([
+        new Response(child.stdout).text(),
+        new Response(child.stderr).text(),
+        child.exited,
+      ]);
+      const seconds = ((performance.now() - startedMs) / 1000).toFixed(0);
+      if (status === 0) {
+        say(`${title}: ${seconds} s`);
+        return JSON.parse(stdout) as Comparison;
+      }
+      const ranOut = performance.now() >= this.#deadlineMs;
+      const reason = ranOut ? "ended, no time left" : `status ${status}: ${stderr.trim().split("\n").at(-1)}`;
+      say(`${title}: ${reason} after ${seconds} s`);
+      return undefined;
+    } finally {
+      await busy?.end();
+    }
+  }
+}
+
+function renderFiles(paths: readonly string[]): void {
+  const results = paths.map((path) => {
+    const result = readResult(path);
+    if (result === undefined) throw new Error(`there is no ${path}`);
+    return result;
+  });
+  process.stdout.write(reachTable(results));
+}
+
+/** All files with the first number of threads come first: a run that ends early has something of each. */
+function jobsOf(files: readonly string[]): Job[] {
+  const threads = options.threads.split(",").map((text) => checkedNumber("threads", text, 1));
+  const against = options.against.split(",").map((text) => text.trim());
+  return threads.flatMap((count) =>
+    files.flatMap((file) =>
+      against.map((engine) => ({ file: resolve(file), threads: count, against: engine })),
+    ),
+  );
+}
+
+async function measureFiles(files: readonly string[], folder: string): Promise<void> {
+  const jobs = jobsOf(files);
+  const measurements = new Measurements(number("minutes", 0));
+  mkdirSync(folder, { recursive: true });
+  let incomplete = 0;
+  for (const job of jobs) if (!(await measurements.complete(folder, job))) incomplete++;
+  process.stdout.write(reachTable(jobs.flatMap((job) => readResult(resultPath(folder, job)) ?? [])));
+  if (incomplete === 0) return;
+  say(`${incomplete} of ${jobs.length} are not complete; the same command goes on where this one ended`);
+  process.exitCode = 1;
+}
+
+try {
+  if (positionals.length === 0) throw new Error("no file is named");
+  if (options.markdown) renderFiles(positionals);
+  else if (options.out === undefined) throw new Error("--out FOLDER says where the JSON files go");
+  else await measureFiles(positionals, options.out);
+} catch (error) {
+  say(`error: ${error instanceof Error ? error.message : error}`);
+  process.exitCode = 2;
+}
