@@ -1,11 +1,32 @@
-/** What review forgets: floors, file sizes, banned words, barrel files, default exports, head comments. */
+/** What review forgets: floors, file sizes, banned words, barrel files, default exports, head comments, strays at the top. */
 
 import { describe, expect, test } from "bun:test";
-import { readdirSync, readFileSync } from "node:fs";
+import { readdirSync, readFileSync, realpathSync } from "node:fs";
 import { dirname, join, relative, resolve } from "node:path";
 
 const ROOT = dirname(import.meta.dir);
 const LINES_MAX = 600;
+
+/** All there is beside each other at the top of the repository. */
+const TOP_LEVEL = [
+  ".ci",
+  ".dockerignore",
+  ".gitignore",
+  "Dockerfile",
+  "LICENSE",
+  "README.md",
+  "bin",
+  "biome.json",
+  "build.zig",
+  "bun.lock",
+  "bunfig.toml",
+  "docs",
+  "kernels",
+  "package.json",
+  "src",
+  "test",
+  "tsconfig.json",
+];
 
 /** An import may only point to the same floor or down. */
 const FLOORS: Readonly<Record<string, number>> = {
@@ -43,7 +64,7 @@ function read(folder: string, extension: RegExp): Source[] {
 
 const sources = read("src", /\.ts$/);
 const tests = read("test", /\.ts$/);
-const kernels = read("kernels", /\.(zig|cu|metal|h)$/);
+const kernels = read("kernels", /\.(zig|cu|cuh|metal|h|c|cpp)$/);
 const handWritten = [...sources, ...tests, ...kernels].filter(({ path }) => !path.includes(".gen."));
 
 /** Every module named by an import or export, static or dynamic, types included. */
@@ -73,6 +94,17 @@ function findLines(files: readonly Source[], pattern: RegExp): string[] {
     lines.flatMap((line, index) => (pattern.test(line) ? [`${path}:${index + 1}: ${line.trim()}`] : [])),
   );
 }
+
+/** What git keeps track of; undefined in a copy that is no repository of its own, and where git is missing. */
+function trackedFiles(): string[] | undefined {
+  if (Bun.which("git") === null) return undefined;
+  const git = (...words: string[]) => Bun.spawnSync(["git", ...words], { cwd: ROOT, stderr: "ignore" });
+  const top = git("rev-parse", "--show-toplevel");
+  if (top.exitCode !== 0 || top.stdout.toString().trimEnd() !== realpathSync(ROOT)) return undefined;
+  return git("ls-files", "-z").stdout.toString().split("\0").slice(0, -1);
+}
+
+const tracked = trackedFiles();
 
 test("there is something to look at", () => {
   expect(sources.length).toBeGreaterThan(20);
@@ -132,6 +164,16 @@ describe("imports", () => {
 });
 
 describe("files", () => {
+  if (tracked === undefined) {
+    test("of the top level: NOT COMPARED, this is no git repository or git is missing", () => {
+      expect(readdirSync(ROOT)).toContain("package.json");
+    });
+  } else {
+    test("of the top level are these and no others", () => {
+      expect([...new Set(tracked.map((path) => path.split("/")[0]!))].sort()).toEqual(TOP_LEVEL);
+    });
+  }
+
   test(`have at most ${LINES_MAX} lines`, () => {
     const long = handWritten.filter(({ lines }) => lines.length > LINES_MAX);
     expect(long.map(({ path, lines }) => `${path}: ${lines.length} lines`)).toEqual([]);

@@ -7,14 +7,14 @@ import { SHELLS } from "../../src/cli/commands.ts";
 import { completionScript } from "../../src/cli/completions.ts";
 import { settingEntries } from "../../src/config/settings.ts";
 import { temporaryFolder } from "../support/temporary-folder.ts";
-import { runCommand } from "./processes.ts";
+import { childEnvironment, runCommand } from "./processes.ts";
 import { TerminalProcess } from "./run/terminal.ts";
 
 const folder = temporaryFolder("completions");
 
 async function shell(command: readonly string[], environment: Record<string, string> = {}): Promise<string> {
   const child = Bun.spawn([...command], {
-    env: { ...process.env, ...environment },
+    env: childEnvironment(environment),
     stdin: "ignore",
     stdout: "pipe",
     stderr: "pipe",

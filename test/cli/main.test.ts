@@ -1,6 +1,7 @@
 import { expect, test } from "bun:test";
 import { join } from "node:path";
 import { PROJECT_ROOT } from "../../src/cli/setup.ts";
+import { childEnvironment } from "./processes.ts";
 
 interface Outcome {
   readonly status: number;
@@ -14,7 +15,7 @@ async function run(
   environment: Record<string, string> = {},
 ): Promise<Outcome> {
   const child = Bun.spawn([process.execPath, join(PROJECT_ROOT, "src/cli/main.ts"), ...commandArguments], {
-    env: { ...process.env, ...environment },
+    env: childEnvironment(environment),
     stdin: "ignore",
     stdout: "pipe",
     stderr: "pipe",

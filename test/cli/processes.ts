@@ -21,8 +21,12 @@ export interface ProcessOptions {
   readonly input?: string;
 }
 
-function environmentOf({ environment = {} }: ProcessOptions): Record<string, string | undefined> {
-  return { ...process.env, ...environment };
+/** Our own environment with these variables on top. */
+export function childEnvironment(
+  environment: Readonly<Record<string, string>> = {},
+): Record<string, string | undefined> {
+  // Bun would keep what it transpiles where XDG_CACHE_HOME says, which a test may set to a relative path.
+  return { ...process.env, BUN_RUNTIME_TRANSPILER_CACHE_PATH: "0", ...environment };
 }
 
 /** Runs a command line to its end. */
@@ -32,7 +36,7 @@ export async function runCommand(
 ): Promise<Outcome> {
   const child = Bun.spawn([process.execPath, MAIN, ...commandArguments], {
     cwd: options.folder ?? PROJECT_ROOT,
-    env: environmentOf(options),
+    env: childEnvironment(options.environment),
     stdin: options.input === undefined ? "ignore" : new Blob([options.input]),
     stdout: "pipe",
     stderr: "pipe",
@@ -72,7 +76,7 @@ export async function startServing(
 ): Promise<ServingProcess> {
   const child = Bun.spawn([process.execPath, MAIN, ...commandArguments], {
     cwd: options.folder ?? PROJECT_ROOT,
-    env: environmentOf(options),
+    env: childEnvironment(options.environment),
     stdin: "ignore",
     stdout: "pipe",
     stderr: "pipe",

@@ -3,10 +3,11 @@
 import { expect, test } from "bun:test";
 import { join } from "node:path";
 import { PROJECT_ROOT } from "../../src/cli/setup.ts";
+import { childEnvironment } from "./processes.ts";
 
 async function build(environment: Record<string, string>): Promise<{ status: number; stderr: string }> {
   const child = Bun.spawn([process.execPath, join(PROJECT_ROOT, "src/cli/start.ts"), "build"], {
-    env: { ...process.env, ...environment },
+    env: childEnvironment(environment),
     stdin: "ignore",
     stdout: "ignore",
     stderr: "pipe",

@@ -1,5 +1,7 @@
 /** A program on a pseudo-terminal: what it shows, and keys pressed when it has shown something. */
 
+import { childEnvironment } from "../processes.ts";
+
 const TIMEOUT_MS = 30_000;
 
 /** What a person cannot see: colours and moves of the cursor. */
@@ -16,7 +18,7 @@ export class TerminalProcess {
   constructor(command: readonly string[], environment: Readonly<Record<string, string>>) {
     const decoder = new TextDecoder();
     this.#child = Bun.spawn([...command], {
-      env: { ...process.env, ...environment, TERM: "xterm" },
+      env: childEnvironment({ ...environment, TERM: "xterm" }),
       terminal: {
         cols: 100,
         rows: 40,

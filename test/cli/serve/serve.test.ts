@@ -2,6 +2,7 @@
 
 import { afterEach, describe, expect, test } from "bun:test";
 import { PROJECT_ROOT } from "../../../src/cli/setup.ts";
+import { childEnvironment } from "../processes.ts";
 
 const READY_TIMEOUT_MS = 120_000;
 /** A prompt whose answer does not end early. */
@@ -31,7 +32,7 @@ async function startServe(
     [process.execPath, "run", "serve", "--host", "127.0.0.1", "--port", "0", ...options],
     {
       cwd: PROJECT_ROOT,
-      env: { ...process.env, ...environment },
+      env: childEnvironment(environment),
       stdin: "ignore",
       stdout: "pipe",
       stderr: "pipe",
