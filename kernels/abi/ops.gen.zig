@@ -133,7 +133,7 @@ pub const op_specs = [_]OpSpec{
         .{ .name = "bias1", .access = .read, .optional = true },
         .{ .name = "bias2", .access = .read, .optional = true },
         .{ .name = "residual", .access = .read, .optional = true },
-    }, .attribute_count = 0 },
+    }, .attribute_count = 1 },
     .{ .code = .rope_table, .name = "rope_table", .operands = &.{
         .{ .name = "out", .access = .write, .optional = false },
         .{ .name = "positions", .access = .read, .optional = false },
@@ -222,7 +222,9 @@ pub const matmul = struct {
         pub const bias2 = 7;
         pub const residual = 8;
     };
-    pub const attribute = struct {};
+    pub const attribute = struct {
+        pub const activations = 0;
+    };
 };
 
 pub const rope_table = struct {

@@ -92,6 +92,7 @@ const Checker = struct {
             }
         }
         try expect(total == out.shape[1], "out is not as wide as the weights together");
+        try expect(c.op.attributes[ops.matmul.attribute.activations] <= 1, "unknown precision of activations");
         if (c.maybe(o.residual)) |residual|
             try expect(sameShape(out, try f32Matrix(residual, "residual")), "out and residual have different shapes");
     }

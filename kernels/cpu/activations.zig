@@ -1,7 +1,7 @@
 //! Activations as the quantised matrix products want them: 15-bit integers that share a scale in groups of 128,
 //! each integer split into a high and a low byte for the 8-bit dot product instructions
-//! (`v = 128 * high + low`). One byte alone would be up to twice as fast and costs small models about 5% of a
-//! logit's spread; two leave an error of f32's order.
+//! (`v = 128 * high + low`). Two bytes leave an error of f32's order. The high byte alone (`fast`) is up to twice as
+//! fast and costs small models about 5% of a logit's spread.
 //!
 //! Tokens are grouped in tiles of up to 16; within a tile the records of one group lie together, token by
 //! token, so that a kernel walks one pointer whatever the number of tokens.
@@ -12,6 +12,9 @@ const simd = @import("simd.zig");
 
 const F32 = simd.F32;
 const I32 = simd.I32;
+
+/// The op's attribute `activations`.
+pub const Precision = enum(u32) { precise = 0, fast = 1 };
 
 pub const group_elements = 128;
 /// Tokens of a tile; the last tile of a step holds what is left.
@@ -57,6 +60,7 @@ pub const Rows = struct {
     records: [*]Record,
     tokens: usize,
     groups: usize,
+    precision: Precision,
 
     /// Tokens in the tile that begins at `token`, a multiple of `tile_tokens`.
     pub inline fn tileSize(rows: Rows, token: usize) usize {
@@ -70,23 +74,29 @@ pub const Rows = struct {
     }
 
     /// Quantises one row of k f32: scale the largest magnitude / 16256, integers rounded to nearest, ties to
-    /// even. Elements past the end of the row are 0.
+    /// even; `fast` drops their low bytes. Elements past the end of the row are 0.
     pub fn quantize(rows: Rows, token: usize, x: [*]const f32, k: usize) void {
+        switch (rows.precision) {
+            inline else => |precision| rows.quantizeRow(precision, token, x, k),
+        }
+    }
+
+    fn quantizeRow(rows: Rows, comptime precision: Precision, token: usize, x: [*]const f32, k: usize) void {
         const step = rows.tileSize(token - token % tile_tokens);
         var record = &rows.first(token)[0];
         var done: usize = 0;
         while (done + group_elements <= k) : (done += group_elements) {
-            quantizeGroup(x[done..][0..group_elements], record);
+            quantizeGroup(precision, x[done..][0..group_elements], record);
             record = &(@as([*]Record, @ptrCast(record)) + step)[0];
         }
         if (done == k) return;
         var tail: [group_elements]f32 = @splat(0);
         @memcpy(tail[0 .. k - done], x[done..k]);
-        quantizeGroup(&tail, record);
+        quantizeGroup(precision, &tail, record);
     }
 };
 
-fn quantizeGroup(x: *const [group_elements]f32, record: *Record) void {
+fn quantizeGroup(comptime precision: Precision, x: *const [group_elements]f32, record: *Record) void {
     const magnitude: I32 = @splat(0x7fff_ffff);
     // Magnitudes compare as integers; infinities and NaNs are above all numbers.
     var largest_bits: I32 = @splat(0);
@@ -106,7 +116,7 @@ fn quantizeGroup(x: *const [group_elements]f32, record: *Record) void {
         const shifted = v * inverse + @as(F32, @splat(magic));
         const integers = @as(I32, @bitCast(shifted)) -% @as(I32, @splat(@bitCast(magic)));
         const high = (integers +% @as(I32, @splat(64))) >> @splat(7);
-        const low = integers -% (high << @splat(7));
+        const low = if (precision == .precise) integers -% (high << @splat(7)) else @as(I32, @splat(0));
         record.high[16 * i ..][0..16].* = @as(@Vector(16, i8), @truncate(high));
         record.low[16 * i ..][0..16].* = @as(@Vector(16, i8), @truncate(low));
     }
@@ -145,7 +155,7 @@ test "integers, sums and scale of a group" {
     var record: Record = undefined;
     for (0..200) |round| {
         for (&x) |*value| value.* = (random.random().float(f32) * 2 - 1) * (if (round % 3 == 0) @as(f32, 1e-3) else 50);
-        quantizeGroup(&x, &record);
+        quantizeGroup(.precise, &x, &record);
         var largest: f32 = 0;
         for (x) |value| largest = @max(largest, @abs(value));
         try std.testing.expectEqual(largest / integer_max, record.scale);
@@ -169,10 +179,10 @@ test "a group with an infinity or a NaN has a scale of NaN, one of zeros is zero
     for ([_]f32{ std.math.inf(f32), -std.math.inf(f32), std.math.nan(f32) }) |bad| {
         var x: [group_elements]f32 = @splat(1);
         x[77] = bad;
-        quantizeGroup(&x, &record);
+        quantizeGroup(.precise, &x, &record);
         try std.testing.expect(std.math.isNan(record.scale) and std.math.isNan(record.total_32[0]) and std.math.isNan(record.total_16[7]));
     }
-    quantizeGroup(&@as([group_elements]f32, @splat(0)), &record);
+    quantizeGroup(.precise, &@as([group_elements]f32, @splat(0)), &record);
     try std.testing.expectEqual(0, record.scale);
     for (record.high, record.low) |high, low| try std.testing.expect(high == 0 and low == 0);
 }

@@ -240,6 +240,7 @@ const Lowering = struct {
                 .records = @ptrCast(@alignCast(l.workspace)),
                 .tokens = 0,
                 .groups = activations.groupCount(k),
+                .precision = @enumFromInt(l.op.attributes[ops.matmul.attribute.activations]),
             },
         };
         var column: usize = 0;

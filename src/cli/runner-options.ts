@@ -4,6 +4,7 @@ import type { DeviceChoice } from "../backend/device-choice.ts";
 import type { Settings } from "../config/settings.ts";
 import { threadPlacement } from "../config/thread-placement.ts";
 import type { RunnerOptions } from "../engine/runner-module.ts";
+import type { ActivationPrecision } from "../graph/builder.ts";
 import type { KvCacheType } from "../models/step-limits.ts";
 
 const BYTES_PER_MB = 2 ** 20;
@@ -12,6 +13,7 @@ const BYTES_PER_MB = 2 ** 20;
 export interface LoaderOptions extends RunnerOptions {
   readonly instructionSet?: string;
   readonly repack?: "auto" | "on" | "off";
+  readonly activations?: ActivationPrecision;
 }
 
 export function runnerOptions(
@@ -36,11 +38,21 @@ export function runnerOptions(
     kvCacheType: cacheTypeOf(settings),
     mmap: !settings.noMmap,
     repack: settings.repack,
+    activations: activationsOn(device.kind, settings),
     ...(cacheContextLength === undefined ? {} : { contextLengthMax: cacheContextLength }),
     ...(cacheMemoryMb === undefined ? {} : { kvMemoryBytes: cacheMemoryMb * BYTES_PER_MB }),
     ...(cacheMemoryFraction === undefined ? {} : { kvMemoryFraction: cacheMemoryFraction }),
     ...(instructionSet === undefined ? {} : { instructionSet }),
   };
+}
+
+/** How exactly a device takes activations when the settings leave it to the device. */
+export function activationsOn(
+  device: DeviceChoice["kind"],
+  { activations }: Pick<Settings, "activations">,
+): ActivationPrecision {
+  if (activations !== "auto") return activations;
+  return device === "cuda" ? "fast" : "precise";
 }
 
 /** The element type of keys and values that the settings ask for. */

@@ -52,13 +52,25 @@ function rowBytes(dtype: DType, elements: number): number {
   return (elements / blockElements) * blockBytes;
 }
 
+/**
+ * How exactly matrix products take their activations: "precise" loses nothing that f32 would keep, "fast" rounds them
+ * to what the device multiplies fastest (see `matmul` in the op table).
+ */
+export type ActivationPrecision = "precise" | "fast";
+
 export class ProgramBuilder {
+  /** Of products that do not say it themselves. */
+  readonly activations: ActivationPrecision;
   readonly dimensions: Dimension[] = [];
   readonly tensors: Tensor[] = [];
   readonly ops: RecordedOp[] = [];
   /** Slot 0 is the arena; its size is known when the program is finished. */
   readonly buffers: BufferDeclaration[] = [{ name: "arena", bytes: 0 }];
   #arenaStorages: ArenaStorage[] = [];
+
+  constructor({ activations = "precise" }: { readonly activations?: ActivationPrecision | undefined } = {}) {
+    this.activations = activations;
+  }
 
   dimension(name: string, maximum: number): Dimension {
     if (!Number.isInteger(maximum) || maximum < 1 || maximum > 0x7fffffff) {

@@ -4,12 +4,13 @@
  * it is a plain Error.
  */
 
-import type { ProgramBuilder } from "./builder.ts";
+import type { ActivationPrecision, ProgramBuilder } from "./builder.ts";
 import { check, expectInner, expectSameRows, expectVector } from "./operand-checks.ts";
 import { describeTensor, rankOf, rowElements, sameLeading, type Tensor } from "./tensor.ts";
 
 export type Activation = "silu" | "gelu_tanh" | "gelu";
 const ACTIVATION_CODES: Record<Activation, number> = { silu: 0, gelu_tanh: 1, gelu: 2 };
+export const ACTIVATION_PRECISION_CODES: Record<ActivationPrecision, number> = { precise: 0, fast: 1 };
 
 export interface EmbedOptions {
   readonly name: string;
@@ -69,11 +70,14 @@ export interface MatmulOptions {
   readonly residual?: Tensor | undefined;
   /** Hold the result past the last op. */
   readonly keep?: boolean;
+  /** How exactly x is multiplied; as the program says when not given. */
+  readonly activations?: ActivationPrecision;
 }
 
 /** Products with each weight side by side: f32 `[tokens, sum n_i]`. */
 export function matmul(program: ProgramBuilder, options: MatmulOptions): Tensor {
   const { name, x, weights, biases = [], residual, keep = false } = options;
+  const activations = ACTIVATION_PRECISION_CODES[options.activations ?? program.activations];
   check(rankOf(x) === 2, "matmul", () => `${describeTensor(x)} must have rank 2`);
   check(
     weights.length >= 1 && weights.length <= 3,
@@ -104,7 +108,8 @@ export function matmul(program: ProgramBuilder, options: MatmulOptions): Tensor 
   const out = program.activation(name, [x.leading, width], { keep });
   const [weight0, weight1, weight2] = weights;
   const [bias0, bias1, bias2] = biases;
-  program.record("matmul", { out, x, weight0, weight1, weight2, bias0, bias1, bias2, residual });
+  const operands = { out, x, weight0, weight1, weight2, bias0, bias1, bias2, residual };
+  program.record("matmul", operands, { activations });
   return out;
 }
 

@@ -2,6 +2,7 @@
 
 import { Device } from "../backend/device.ts";
 import type { DeviceChoice } from "../backend/device-choice.ts";
+import type { ActivationPrecision } from "../graph/builder.ts";
 import { openCheckpoint } from "../weights/checkpoint.ts";
 import { type LoadedWeights, loadWeights } from "../weights/load.ts";
 import type { Checkpoint, TensorEntry } from "../weights/types.ts";
@@ -41,6 +42,8 @@ export interface ModelLoadOptions extends LimitOptions, CudaOptions {
    * it when the copy takes no more than half of the memory that is free. Of the processor.
    */
   readonly repack?: Repack | undefined;
+  /** How exactly matrix products take their activations; "precise" when not given. */
+  readonly activations?: ActivationPrecision | undefined;
   /** Bytes of all weight files together. */
   readonly onProgress?: (bytesDone: number, bytesTotal: number) => void;
 }
@@ -113,6 +116,7 @@ export async function loadModel(options: ModelLoadOptions): Promise<LoadedModel>
         activationBytes: recorded.program.plan.bytes,
         workspaceBytes: assembled.program.workspaceBytes,
         repacked,
+        activations: options.activations ?? "precise",
         mapSeconds: weights.seconds,
         loadSeconds: (performance.now() - start) / 1000,
         threads: info.threads,
@@ -129,8 +133,9 @@ export async function loadModel(options: ModelLoadOptions): Promise<LoadedModel>
 type Recorded = Pick<PlacedModel, "limits" | "recorded">;
 
 function recordForCpu(opened: OpenedModel, options: ModelLoadOptions): Recorded {
+  const { kvCacheType, activations } = options;
   const limits = planLimits(opened.config, options, hostMemory(), weightBytesOf(opened.checkpoint));
-  return { limits, recorded: recordModel({ ...opened, limits, kvCacheType: options.kvCacheType }) };
+  return { limits, recorded: recordModel({ ...opened, limits, kvCacheType, activations }) };
 }
 
 function placeOnCpu(

@@ -30,10 +30,11 @@ const GRAPH_SHARE_OF_MEMORY = 0.04;
  */
 export function placeOnCuda(device: Device, opened: OpenedModel, options: ModelLoadOptions): PlacedModel {
   const { checkpoint, config } = opened;
+  const { kvCacheType, activations } = options;
   const regions = tensorRegions(checkpoint);
   const weightBytes = regions.reduce((sum, { bytes }) => sum + bytes, 0);
   const record = (limits: StepLimits): RecordedModel =>
-    recordModel({ ...opened, limits, kvCacheType: options.kvCacheType, regions });
+    recordModel({ ...opened, limits, kvCacheType, activations, regions });
   const planned = { ...options, isCommitted: true };
 
   const before = usableMemory(device, options);

@@ -2,6 +2,7 @@
 
 import type { Buffer, Device } from "../backend/device.ts";
 import type { GraphTotals } from "../backend/program.ts";
+import type { ActivationPrecision } from "../graph/builder.ts";
 import { type AssembledModel, freeAssembled } from "./assemble-model.ts";
 import type { RecordedModel } from "./record-model.ts";
 import type { ModelRunner, StepInputs, StepLimits, StepOutputs } from "./step.ts";
@@ -34,6 +35,7 @@ export interface ModelInfo {
   readonly workspaceBytes: number;
   /** Whether the program works on a re-laid copy of the quantised weights; it is part of `workspaceBytes`. */
   readonly repacked: boolean;
+  readonly activations: ActivationPrecision;
   /** Seconds to map or read the weight files. */
   readonly mapSeconds: number;
   /** Seconds of the whole load, `mapSeconds` included. */

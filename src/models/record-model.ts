@@ -5,7 +5,7 @@
 
 import { DTYPES, type DType } from "../backend/dtype.ts";
 import { MistralError } from "../errors.ts";
-import { ProgramBuilder, type RecordedProgram } from "../graph/builder.ts";
+import { type ActivationPrecision, ProgramBuilder, type RecordedProgram } from "../graph/builder.ts";
 import { sample } from "../graph/record.ts";
 import type { LayerCache } from "../graph/record-attention.ts";
 import type { Tensor } from "../graph/tensor.ts";
@@ -44,6 +44,8 @@ export interface RecordModelOptions {
   readonly config: ModelConfig;
   readonly limits: StepLimits;
   readonly kvCacheType: KvCacheType;
+  /** "precise" when not given. */
+  readonly activations?: ActivationPrecision | undefined;
   /** The part of each file that its buffer holds; all of it when not given. */
   readonly regions?: readonly FileRegion[];
 }
@@ -52,7 +54,7 @@ export interface RecordModelOptions {
 export function recordModel(options: RecordModelOptions): RecordedModel {
   const { checkpoint, family, config, limits } = options;
   const entries = findTensors(checkpoint, family.tensors(config), family.huggingFaceNames);
-  const program = new ProgramBuilder();
+  const program = new ProgramBuilder({ activations: options.activations });
   const dimensions = {
     tokens: program.dimension("tokens", limits.tokensMax),
     seqs: program.dimension("seqs", limits.sequencesMax),

@@ -131,8 +131,12 @@ export class Outcome {
 
 /** A program and what its buffers hold before it runs. */
 export class Recording {
-  readonly program = new ProgramBuilder();
+  readonly program: ProgramBuilder;
   readonly #contents: { readonly tensor: Tensor; data: Data | undefined; readonly mutable: boolean }[] = [];
+
+  constructor(options: ConstructorParameters<typeof ProgramBuilder>[0] = {}) {
+    this.program = new ProgramBuilder(options);
+  }
 
   /** A tensor that the program only reads, in a buffer of its own. */
   input(name: string, dtype: DType, shape: Shape, data: Data): Tensor {

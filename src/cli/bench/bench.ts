@@ -68,6 +68,7 @@ function subjectOf(id: string, { info }: LoadedModel, firstTokenSeconds: number)
     architecture: info.architecture,
     threads: info.threads,
     instructionSet: info.instructionSet,
+    activations: info.activations,
     device: info.device,
     loadSeconds: info.loadSeconds,
     firstTokenSeconds,

@@ -1,5 +1,6 @@
 /** From the times of a benchmark's repetitions to its figures, as one JSON object or as a table. */
 
+import type { ActivationPrecision } from "../../graph/builder.ts";
 import { textTable } from "../text-table.ts";
 import { formatBytes, formatDuration } from "../units.ts";
 import type { RunTimes, Workload } from "./workload.ts";
@@ -10,6 +11,7 @@ export interface BenchReport {
   readonly architecture: string;
   readonly threads: number;
   readonly instruction_set: string;
+  readonly activations: ActivationPrecision;
   /** A GPU's name and number; absent on the processor. */
   readonly device?: string;
   readonly batch: number;
@@ -35,6 +37,7 @@ export interface BenchSubject {
   readonly architecture: string;
   readonly threads: number;
   readonly instructionSet: string;
+  readonly activations: ActivationPrecision;
   readonly device?: string | undefined;
   readonly loadSeconds: number;
   readonly firstTokenSeconds: number;
@@ -53,6 +56,7 @@ export function summarise(subject: BenchSubject, workload: Workload, runs: reado
     architecture: subject.architecture,
     threads: subject.threads,
     instruction_set: subject.instructionSet,
+    activations: subject.activations,
     ...(subject.device === undefined ? {} : { device: subject.device }),
     batch: workload.batch,
     depth: workload.depth,
@@ -79,8 +83,8 @@ export function benchTable(reports: readonly BenchReport[]): string {
   const facts = [
     ["Model", `${first.model} (${first.architecture}, ${formatBytes(first.weight_bytes)})`],
     first.device === undefined
-      ? ["Threads", `${first.threads}, ${first.instruction_set}`]
-      : ["Device", `${first.device}, ${first.instruction_set}`],
+      ? ["Threads", `${first.threads}, ${first.instruction_set}, activations ${first.activations}`]
+      : ["Device", `${first.device}, ${first.instruction_set}, activations ${first.activations}`],
     ["Load", formatDuration(first.load_seconds)],
     ["First token", `${formatDuration(first.first_token_seconds)} after the start of the process`],
     ["Peak memory", formatBytes(Math.max(...reports.map(({ peak_rss_bytes }) => peak_rss_bytes)))],

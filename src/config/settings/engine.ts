@@ -48,6 +48,17 @@ export const ENGINE_SETTINGS = {
     group: "Engine",
     commands: COMPUTING,
   },
+  activations: {
+    flag: "--activations",
+    environment: ["MISTRALRS_ACTIVATIONS"],
+    toml: ["runtime.activations"],
+    type: { kind: "choice", choices: ["auto", "precise", "fast"] },
+    default: "auto",
+    description:
+      "How exactly matrix products take their inputs; precise: as 32-bit floats would; fast: as 8-bit integers beside quantised weights on a processor, as 16-bit floats on a GPU; auto: precise on a processor, fast on a GPU",
+    group: "Engine",
+    commands: COMPUTING,
+  },
   sequencesMax: {
     flag: "--max-seqs",
     toml: ["runtime.max_seqs"],

@@ -6,6 +6,7 @@ const SUBJECT: BenchSubject = {
   architecture: "llama",
   threads: 2,
   instructionSet: "x86_64_v4",
+  activations: "precise",
   loadSeconds: 0.123456,
   firstTokenSeconds: 1.5,
   weightBytes: 100_000_000,
@@ -40,7 +41,7 @@ test("a GPU is named instead of threads", () => {
     times,
   );
   expect(report.device).toBe("Some GPU (cuda:0)");
-  expect(benchTable([report])).toMatch(/^Device +Some GPU \(cuda:0\), sm_90$/m);
+  expect(benchTable([report])).toMatch(/^Device +Some GPU \(cuda:0\), sm_90, activations precise$/m);
   expect(summarise(SUBJECT, WORKLOAD, times)).not.toHaveProperty("device");
 });
 

@@ -1,6 +1,7 @@
 /** Matrix products in float64, with activations as they are or quantised as the matmul op defines it. */
 
 import { DTYPES } from "../../../src/backend/dtype.ts";
+import type { ActivationPrecision } from "../../../src/graph/builder.ts";
 import type { WeightDtype } from "../random.ts";
 
 /** Elements of x that share a scale. */
@@ -16,8 +17,17 @@ function roundToEven(value: number): number {
   return floor % 2 === 0 ? floor : floor + 1;
 }
 
-/** Rows of x as the op sees them beside block-quantised weights: 15-bit integers in groups of 128, f32 scales. */
-export function quantizeActivations(x: Float32Array, width: number): Float64Array {
+/**
+ * Rows of x as the op sees them beside block-quantised weights: 15-bit integers in groups of 128, f32 scales; `fast`
+ * keeps the nearest multiples of 128.
+ */
+export function quantizeActivations(
+  x: Float32Array,
+  width: number,
+  activations: ActivationPrecision = "precise",
+): Float64Array {
+  const kept = (integer: number) =>
+    activations === "precise" ? integer : Math.floor((integer + 64) / 128) * 128;
   const out = new Float64Array(x.length);
   for (let row = 0; row < x.length; row += width) {
     for (let start = row; start < row + width; start += GROUP) {
@@ -25,7 +35,7 @@ export function quantizeActivations(x: Float32Array, width: number): Float64Arra
       const largest = x.subarray(start, end).reduce((most, value) => Math.max(most, Math.abs(value)), 0);
       const inverse = largest > 0 ? Math.fround(INTEGER_MAX / largest) : 0;
       const scale = Math.fround(largest / INTEGER_MAX);
-      for (let i = start; i < end; i++) out[i] = roundToEven(Math.fround(x[i]! * inverse)) * scale;
+      for (let i = start; i < end; i++) out[i] = kept(roundToEven(Math.fround(x[i]! * inverse))) * scale;
     }
   }
   return out;

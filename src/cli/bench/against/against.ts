@@ -250,7 +250,7 @@ function ownCommand(
   options: LoaderOptions,
   { batchedTokensMax, cacheBlockSize, repack }: Settings,
 ): OwnCommand {
-  const { path, threads, instructionSet, kvCacheType } = options;
+  const { path, threads, instructionSet, kvCacheType, activations } = options;
   return {
     path,
     flags: [
@@ -258,6 +258,7 @@ function ownCommand(
       ...["--threads", String(threads)],
       ...["--repack", repack],
       ...["--pa-cache-type", kvCacheType],
+      ...(activations === undefined ? [] : ["--activations", activations]),
       ...["--max-num-batched-tokens", String(batchedTokensMax)],
       ...(options.pagedAttention ? ["--pa-block-size", String(cacheBlockSize)] : ["--paged-attn", "off"]),
       ...(options.mmap ? [] : ["--no-mmap"]),
@@ -272,7 +273,14 @@ function factsOf(
   repetitions: number,
 ): Pick<
   Comparison,
-  "model" | "architecture" | "weight_bytes" | "threads" | "instruction_set" | "kv_cache_type" | "repetitions"
+  | "model"
+  | "architecture"
+  | "weight_bytes"
+  | "threads"
+  | "instruction_set"
+  | "kv_cache_type"
+  | "activations"
+  | "repetitions"
 > {
   return {
     model: id,
@@ -281,6 +289,7 @@ function factsOf(
     threads: info.threads,
     instruction_set: info.instructionSet,
     kv_cache_type: info.kvCacheType,
+    activations: info.activations,
     repetitions,
   };
 }

@@ -1,5 +1,6 @@
 /** What `bench --against` found, as JSON and as a table. */
 
+import type { ActivationPrecision } from "../../../graph/builder.ts";
 import { textTable } from "../../text-table.ts";
 import { formatBytes, formatDuration } from "../../units.ts";
 import type { Bound } from "./step-bounds.ts";
@@ -45,6 +46,7 @@ export interface Comparison {
   readonly threads: number;
   readonly instruction_set: string;
   readonly kv_cache_type: string;
+  readonly activations: ActivationPrecision;
   readonly repetitions: number;
   readonly peer: { readonly name: string; readonly release: string; readonly package: string };
   readonly limits: {
@@ -113,7 +115,10 @@ export function comparisonTable(comparison: Comparison): string {
   const tiles = tile === undefined ? "" : ` (${giga(tile)} in the tile unit)`;
   const facts = [
     ["Model", `${comparison.model} (${comparison.architecture}, ${formatBytes(comparison.weight_bytes)})`],
-    ["Threads", `${comparison.threads}, ${comparison.instruction_set}, KV cache ${comparison.kv_cache_type}`],
+    [
+      "Threads",
+      `${comparison.threads}, ${comparison.instruction_set}, KV cache ${comparison.kv_cache_type}, activations ${comparison.activations}`,
+    ],
     [peer.name, `${peer.release} (${peer.package}), the better of flash attention on and off`],
     [
       "Limits",

@@ -7,8 +7,10 @@ import { Device } from "../../../backend/device.ts";
 import type { Resolution } from "../../../config/resolve.ts";
 import { defaultThreads } from "../../../config/threads.ts";
 import { MistralError } from "../../../errors.ts";
+import type { ActivationPrecision } from "../../../graph/builder.ts";
 import { hostMemory } from "../../../models/host-memory.ts";
 import { type Log, openLog } from "../../log.ts";
+import { activationsOn } from "../../runner-options.ts";
 import { formatBytes } from "../../units.ts";
 import { lastLevelCacheBytes, MachineLimits } from "../machine-limits.ts";
 import { type CasePlan, CaseProgram, copiesBeyond, type StreamedMemory } from "./case-program.ts";
@@ -50,7 +52,13 @@ export async function benchKernels({ settings, warnings }: Resolution): Promise<
         { parameter: "--repack" },
       );
     }
-    const machine = machineReport(device.info, bench.limits, bench.cacheBytes, bench.memoryBytes);
+    const machine = machineReport(
+      device.info,
+      bench.activations,
+      bench.limits,
+      bench.cacheBytes,
+      bench.memoryBytes,
+    );
     process.stdout.write(
       settings.json ? `${JSON.stringify({ machine, rows })}\n` : kernelTable(machine, rows),
     );
@@ -68,10 +76,12 @@ class KernelBench {
   readonly #settings: KernelSettings;
   readonly #log: Log;
   readonly #memory: StreamedMemory;
+  readonly activations: ActivationPrecision;
 
   constructor(device: Device, settings: KernelSettings, log: Log, cases: readonly KernelCase[]) {
     this.#device = device;
     this.#settings = settings;
+    this.activations = activationsOn("cpu", settings);
     this.#log = log;
     this.limits = new MachineLimits(device.info);
     const room = hostMemory().availableBytes * STREAMED_SHARE_OF_FREE_MEMORY;
@@ -138,17 +148,17 @@ class KernelBench {
   }
 
   #plan(kernelCase: KernelCase, source: Source, layout: Layout | undefined): CasePlan {
-    const repack = layout === "re-laid";
+    const how = { repack: layout === "re-laid", activations: this.activations };
     const { streamedBytes, tokens } = kernelCase;
     if (source === "memory") {
       const copies = copiesBeyond(this.memoryBytes, streamedBytes, this.#memory);
-      return { copies, ops: copies, repack };
+      return { copies, ops: copies, ...how };
     }
     // A guess that is good enough to choose the number of repetitions.
     const most = Math.max(...tokens);
     const seconds = kernelCase.bytes(most) / 2e10 + kernelCase.operations(most) / 1e12;
     const ops = Math.max(2, Math.min(REPEATS_MAX, Math.round(RUN_SECONDS / seconds)));
-    return { copies: 1, ops, repack };
+    return { copies: 1, ops, ...how };
   }
 
   /** Seconds per op of each run, one uncounted run first. */

@@ -8,7 +8,7 @@
 import type { Buffer, Device } from "../../../backend/device.ts";
 import type { DType } from "../../../backend/dtype.ts";
 import type { Program } from "../../../backend/program.ts";
-import { ARENA_SLOT, ProgramBuilder } from "../../../graph/builder.ts";
+import { type ActivationPrecision, ARENA_SLOT, ProgramBuilder } from "../../../graph/builder.ts";
 import type { OpName } from "../../../graph/ops.ts";
 import { type Dimension, denseBytes, leadingOf, type Shape, type Tensor } from "../../../graph/tensor.ts";
 import type { Fill } from "./fills.ts";
@@ -29,14 +29,15 @@ type Parity = 0 | 1;
 
 /** What a case records with. */
 export class CaseRecorder {
-  readonly builder = new ProgramBuilder();
+  readonly builder: ProgramBuilder;
   readonly fills: (Fill | undefined)[] = [];
   readonly #dimensions: readonly [Dimension, Dimension];
   readonly #streamedSlot: number;
   readonly #streamed = new Map<string, Tensor>();
   #streamedEnd = 0;
 
-  constructor(tokensMax: number, streamedBytes: number) {
+  constructor(tokensMax: number, streamedBytes: number, activations: ActivationPrecision) {
+    this.builder = new ProgramBuilder({ activations });
     this.#streamedSlot = this.builder.buffer("streamed", streamedBytes);
     this.#dimensions = [
       this.builder.dimension("tokens0", tokensMax),
@@ -91,6 +92,7 @@ export interface CasePlan {
   /** Ops of the program. */
   readonly ops: number;
   readonly repack: boolean;
+  readonly activations: ActivationPrecision;
 }
 
 /** A program of a case. */
@@ -106,7 +108,7 @@ export class CaseProgram {
   }
 
   static create(device: Device, kernelCase: KernelCase, plan: CasePlan, memory: StreamedMemory): CaseProgram {
-    const recorder = new CaseRecorder(Math.max(...kernelCase.tokens), memory.bytes);
+    const recorder = new CaseRecorder(Math.max(...kernelCase.tokens), memory.bytes, plan.activations);
     const { builder } = recorder;
     const recordCopy = [kernelCase.record(recorder, 0), kernelCase.record(recorder, 1)] as const;
     for (let op = 0; op < plan.ops; op++) recordCopy[op % 2 === 0 ? 0 : 1](op % plan.copies);

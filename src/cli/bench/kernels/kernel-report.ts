@@ -1,6 +1,7 @@
 /** From the times of a kernel to its figures and to what the machine's limits make of them, as JSON or as a table. */
 
 import type { DeviceInfo } from "../../../backend/device-info.ts";
+import type { ActivationPrecision } from "../../../graph/builder.ts";
 import { textTable } from "../../text-table.ts";
 import { formatBytes } from "../../units.ts";
 import type { MachineLimits } from "../machine-limits.ts";
@@ -35,6 +36,7 @@ export interface KernelRow {
 export interface MachineReport {
   readonly threads: number;
   readonly instruction_set: string;
+  readonly activations: ActivationPrecision;
   readonly cache_bytes: number;
   /** Size of what is read from memory. */
   readonly memory_bytes: number;
@@ -46,6 +48,7 @@ export interface MachineReport {
 
 export function machineReport(
   { threads, instructionSet }: DeviceInfo,
+  activations: ActivationPrecision,
   limits: MachineLimits,
   cacheBytes: number,
   memoryBytes: number,
@@ -54,6 +57,7 @@ export function machineReport(
   return {
     threads,
     instruction_set: instructionSet,
+    activations,
     cache_bytes: cacheBytes,
     memory_bytes: memoryBytes,
     read_bytes_per_second: Math.round(limits.readBytesPerSecond(memoryBytes)),
@@ -109,7 +113,7 @@ function significant(value: number): number {
 export function kernelTable(machine: MachineReport, rows: readonly KernelRow[]): string {
   const { int8_tile_ops_per_second: tile } = machine;
   const facts = [
-    ["Threads", `${machine.threads}, ${machine.instruction_set}`],
+    ["Threads", `${machine.threads}, ${machine.instruction_set}, activations ${machine.activations}`],
     [
       "Read",
       `${giga(machine.read_bytes_per_second)} GB/s from ${formatBytes(machine.memory_bytes)} of memory; caches of ${formatBytes(machine.cache_bytes)}`,

@@ -1,6 +1,7 @@
 /** The cases of matrix products: every type of weight, a few rows as in decode and many as in prefill. */
 
 import { bytesOfElements, DTYPES, type DType } from "../../../backend/dtype.ts";
+import { ACTIVATION_PRECISION_CODES } from "../../../graph/record.ts";
 import { wave } from "./fills.ts";
 import { F32_BYTES, type KernelCase } from "./kernel-case.ts";
 
@@ -25,8 +26,11 @@ export function productCases(dtype: DType, [k, n]: readonly [number, number]): K
       const tokens = recorder.tokens(parity);
       const x = recorder.input(`x${parity}`, "f32", [tokens, k], wave);
       const out = recorder.output(`out${parity}`, "f32", [tokens, n]);
-      return (copy) =>
-        recorder.record("matmul", { out, x, weight0: recorder.streamed("weight", dtype, [n, k], copy) });
+      const activations = ACTIVATION_PRECISION_CODES[recorder.builder.activations];
+      return (copy) => {
+        const weight0 = recorder.streamed("weight", dtype, [n, k], copy);
+        recorder.record("matmul", { out, x, weight0 }, { activations });
+      };
     },
   } as const satisfies Partial<KernelCase>;
   return [

@@ -85,10 +85,21 @@ const [tableName, table] = needsLlama("prints a table, with another KV cache and
 table(
   tableName,
   async () => {
-    const flags = ["--pa-cache-type", "f32", "--repack", "off", "--prompt-len", "4", "--gen-len", "4"];
+    const flags = [
+      "--activations",
+      "fast",
+      "--pa-cache-type",
+      "f32",
+      "--repack",
+      "off",
+      "--prompt-len",
+      "4",
+      "--gen-len",
+      "4",
+    ];
     const { status, stdout, stderr } = await runCommand([...AGAINST, ...flags, "--repetitions", "1"]);
     expect({ status, stderr: status === 0 ? "" : stderr }).toEqual({ status: 0, stderr: "" });
-    expect(stdout).toMatch(/^Threads +1, \S+, KV cache f32$/m);
+    expect(stdout).toMatch(/^Threads +1, \S+, KV cache f32, activations fast$/m);
     expect(stdout).toMatch(/^Prefill \(4 tokens\) +\d/m);
     expect(stdout).toMatch(/^Start to first token +\d/m);
   },

@@ -17,6 +17,7 @@ const COMPARISON: Comparison = {
   threads: 2,
   instruction_set: "x86_64_v4",
   kv_cache_type: "f16",
+  activations: "precise",
   repetitions: 3,
   peer: { name: "llama.cpp", release: "0.5.0", package: "@node-llama-cpp/linux-x64 3.22.1" },
   limits: { read_bytes_per_second: 3.04e10, f32_ops_per_second: 4.2e11, int8_dot_ops_per_second: 1.7e12 },

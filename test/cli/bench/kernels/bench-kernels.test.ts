@@ -22,7 +22,12 @@ describe("every case", () => {
 
   test("is a program that the kernels accept", () => {
     for (const kernelCase of cases) {
-      CaseProgram.create(device, kernelCase, { copies: 2, ops: 3, repack: false }, memory).free();
+      CaseProgram.create(
+        device,
+        kernelCase,
+        { copies: 2, ops: 3, repack: false, activations: "precise" },
+        memory,
+      ).free();
     }
   }, 60_000);
 
@@ -30,8 +35,13 @@ describe("every case", () => {
     const small = cases.filter(({ op, shape }) => op === "rms_norm" || shape === "256x64");
     expect(small.length).toBeGreaterThan(2 * WEIGHT_TYPES.length);
     for (const kernelCase of small) {
-      for (const repack of [false, true]) {
-        const program = CaseProgram.create(device, kernelCase, { copies: 2, ops: 2, repack }, memory);
+      for (const [repack, activations] of [
+        [false, "precise"],
+        [true, "precise"],
+        [true, "fast"],
+      ] as const) {
+        const plan = { copies: 2, ops: 2, repack, activations };
+        const program = CaseProgram.create(device, kernelCase, plan, memory);
         for (const tokens of kernelCase.tokens) program.run(tokens);
         program.free();
       }

@@ -15,6 +15,7 @@ const LIMITS = {
 const MACHINE: MachineReport = {
   threads: 2,
   instruction_set: "x86_64_v4",
+  activations: "precise",
   cache_bytes: 5e8,
   memory_bytes: MEMORY_BYTES,
   read_bytes_per_second: 1e10,
