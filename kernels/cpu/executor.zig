@@ -13,6 +13,8 @@ const matmul = @import("matmul.zig");
 const memory = @import("memory.zig");
 const sample = @import("sample.zig");
 const Packing = @import("packing.zig").Packing;
+const Ahead = @import("pool.zig").Ahead;
+const Lane = @import("pool.zig").Lane;
 const Pool = @import("pool.zig").Pool;
 const Units = @import("pool.zig").Units;
 
@@ -25,9 +27,11 @@ const Stage = struct {
     /// The ops of a row stage; a matrix product among them stands for the quantisation of its x.
     ops: []const u32,
     leading: Leading,
-    units: Units = .{},
+    units: Units,
     /// Rows of one unit of a row stage, in this step.
     rows_per_unit: u32 = 1,
+    /// The stage of the first matrix product behind this one.
+    next_product: ?u32 = null,
 
     const Kind = enum { rows, units, combine };
 };
@@ -96,6 +100,11 @@ pub const Executor = struct {
             body.* = lower.lower(&program, op, buffers, workspace.memory);
             try appendStages(allocator, &stages, body, @intCast(index), leading.*);
         }
+        linkProducts(stages.items, bodies);
+        const lane_count = @min(pool.count, Units.lanes_max);
+        const lanes = try allocator.alloc(Lane, stages.items.len * lane_count);
+        @memset(lanes, .{});
+        for (stages.items, 0..) |*stage, index| stage.units = .{ .lanes = lanes[index * lane_count ..][0..lane_count] };
         var panels: ?memory.Buffer = if (repack) try Packing.run(pool, bodies, buffers) else null;
         errdefer if (panels) |*buffer| buffer.free();
 
@@ -167,12 +176,22 @@ pub const Executor = struct {
         const epoch = executor.epoch.load(.acquire);
         const scratch = executor.scratch[thread * executor.scratch_bytes_per_thread ..][0..executor.scratch_bytes_per_thread];
         for (executor.stages) |*stage| {
-            while (stage.units.take(epoch)) |unit| {
+            var ahead = executor.aheadOf(stage, thread);
+            ahead.request(Ahead.lines_at_once);
+            var finished: u32 = 0;
+            while (stage.units.take(epoch, thread)) |unit| : (finished += 1) {
                 if (!executor.failed.load(.monotonic)) executor.runStageUnit(stage, unit, @alignCast(scratch));
-                stage.units.finish(executor.pool);
             }
-            if (!stage.units.wait(executor.pool, epoch)) return;
+            stage.units.finish(executor.pool, finished);
+            if (!stage.units.wait(executor.pool, epoch, &ahead)) return;
         }
+    }
+
+    /// The weights that a thread reads first after a stage.
+    fn aheadOf(executor: *const Executor, stage: *const Stage, thread: u32) Ahead {
+        const product = &executor.stages[stage.next_product orelse return .none];
+        const unit = product.units.upcoming(thread) orelse return .none;
+        return .of(matmul.weightsOf(&executor.bodies[product.first_op].matmul, executor.pool.count, unit) orelse return .none);
     }
 
     fn runStageUnit(executor: *Executor, stage: *const Stage, unit: u32, scratch: []align(64) u8) void {
@@ -226,7 +245,7 @@ pub const Executor = struct {
 };
 
 fn appendStages(allocator: std.mem.Allocator, stages: *std.ArrayList(Stage), body: *const Body, op: u32, leading: Leading) !void {
-    const alone: Stage = .{ .kind = .units, .first_op = op, .ops = &.{}, .leading = leading };
+    const alone: Stage = .{ .kind = .units, .first_op = op, .ops = &.{}, .leading = leading, .units = undefined };
     switch (body.*) {
         .matmul => |*a| {
             if (a.anyQuantized()) try appendRows(allocator, stages, body, op, leading);
@@ -241,6 +260,17 @@ fn appendStages(allocator: std.mem.Allocator, stages: *std.ArrayList(Stage), bod
     }
 }
 
+fn linkProducts(stages: []Stage, bodies: []const Body) void {
+    var next: ?u32 = null;
+    var index = stages.len;
+    while (index > 0) {
+        index -= 1;
+        const stage = &stages[index];
+        stage.next_product = next;
+        if (stage.kind == .units and bodies[stage.first_op] == .matmul) next = @intCast(index);
+    }
+}
+
 /// Joins the stage before when that has the same rows. A gather reads rows of others: it begins a stage.
 fn appendRows(allocator: std.mem.Allocator, stages: *std.ArrayList(Stage), body: *const Body, op: u32, leading: Leading) !void {
     const last = if (stages.items.len > 0) &stages.items[stages.items.len - 1] else null;
@@ -252,5 +282,5 @@ fn appendRows(allocator: std.mem.Allocator, stages: *std.ArrayList(Stage), body:
         }
     }
     const list = try allocator.dupe(u32, &.{op});
-    try stages.append(allocator, .{ .kind = .rows, .first_op = op, .ops = list, .leading = leading });
+    try stages.append(allocator, .{ .kind = .rows, .first_op = op, .ops = list, .leading = leading, .units = undefined });
 }

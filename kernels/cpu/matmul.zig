@@ -82,24 +82,34 @@ fn unitRows(a: *const Arguments, threads: usize) usize {
 }
 
 pub fn runUnit(a: *const Arguments, threads: usize, unit: usize, scratch: []align(64) u8) void {
-    const rows = unitRows(a, threads);
-    var index = spread(unit, unitCount(a, threads), threads);
-    for (a.segments[0..a.segment_count]) |*segment| {
-        const units = std.math.divCeil(usize, segment.rows, rows) catch unreachable;
-        if (index < units) {
-            const first = index * rows;
-            return runRows(a, segment, first, @min(first + rows, segment.rows), scratch);
-        }
-        index -= units;
-    }
-    unreachable;
+    const place = Place.of(a, threads, unit);
+    runRows(a, place.segment, place.first, place.end, scratch);
 }
 
-/// Units are taken one after the other by threads that are about equally fast: dealt out like this, each thread
-/// walks through a part of the weights of its own, and what it asks the memory for in advance is for itself.
-fn spread(unit: usize, count: usize, threads: usize) usize {
-    const part = count / threads;
-    return if (unit < part * threads) unit % threads * part + unit / threads else unit;
+/// Rows of a unit.
+const Place = struct {
+    segment: *const Segment,
+    first: usize,
+    end: usize,
+
+    fn of(a: *const Arguments, threads: usize, unit: usize) Place {
+        const rows = unitRows(a, threads);
+        var index = unit;
+        for (a.segments[0..a.segment_count]) |*segment| {
+            const units = std.math.divCeil(usize, segment.rows, rows) catch unreachable;
+            if (index < units) return .{ .segment = segment, .first = index * rows, .end = @min((index + 1) * rows, segment.rows) };
+            index -= units;
+        }
+        unreachable;
+    }
+};
+
+/// The weights of a unit, whose next units' lie behind them, where reading them is what the product waits for.
+pub fn weightsOf(a: *const Arguments, threads: usize, unit: usize) ?[*]const u8 {
+    if (a.tokens == 0 or a.tokens > activations.tile_tokens) return null;
+    const place = Place.of(a, threads, unit);
+    const panels = place.segment.panels orelse return place.segment.data + place.first * place.segment.row_bytes;
+    return panels + place.first / layouts.panel_rows * layouts.panelBytes(place.segment.dtype, a.k);
 }
 
 fn runRows(a: *const Arguments, segment: *const Segment, first: usize, end: usize, scratch: []align(64) u8) void {

@@ -84,9 +84,7 @@ fn multiply(
     stride: usize,
 ) void {
     @setEvalBranchQuota(100_000);
-    // Weights that only one tile of tokens meets come from memory: ask for them in time, into the second-level
-    // cache; a request for the first would hold one of its few line buffers until the memory answers.
-    const ahead: usize = if (a.tokens <= activations.tile_tokens) 4096 else 0;
+    const from_memory = a.tokens <= activations.tile_tokens;
     var acc: [tokens]F32 = @splat(@splat(0));
     var records: [*]const Record = a.x_groups.first(token);
     var span = panel;
@@ -98,7 +96,7 @@ fn multiply(
         for (0..groups_per_span) |_| {
             // Formats in blocks of 32 may end in the middle of a group.
             const present = if (l.scales == .super) layouts.group_slabs else @min(slabs, layouts.group_slabs);
-            addGroup(l, precision, tokens, head, span, present, ahead, records, &acc);
+            addGroup(l, precision, tokens, head, span, present, from_memory, records, &acc);
             span += present * l.slabBytes();
             slabs -= present;
             records += stride;
@@ -115,7 +113,7 @@ inline fn addGroup(
     head: layouts.Header,
     first: [*]const u8,
     slabs: usize,
-    ahead: usize,
+    from_memory: bool,
     records: [*]const Record,
     acc: *[tokens]F32,
 ) void {
@@ -123,7 +121,7 @@ inline fn addGroup(
     var low: [tokens]I32 = @splat(@splat(0));
     for (0..slabs) |index| {
         const slab = first + index * l.slabBytes();
-        inline for (0..l.slabBytes() / 64) |line| @prefetch(slab + ahead + 64 * line, .{ .locality = 2 });
+        if (from_memory) requestAhead(l, slab);
         inline for (0..l.subs()) |sub| {
             var q: [slab_registers / l.subs()]simd.U8 = undefined;
             inline for (&q, sub * q.len..) |*integers, j| integers.* = layouts.integers(l, slab, j);
@@ -151,6 +149,16 @@ inline fn addGroup(
     if (l.whole()) inline for (0..tokens) |t| {
         acc[t] = math.mulAdd(wholeSum(high[t], low[t]), head.unit * @as(F32, @splat(records[t].scale)), acc[t]);
     };
+}
+
+/// Weights that only one tile of tokens meets come from memory. Asks for them in time, into the second-level cache,
+/// since a request for the first would hold one of its few line buffers until the memory answers; and then into the
+/// first, since the arithmetic leaves the processor no room to look so far ahead.
+inline fn requestAhead(comptime l: Layout, slab: [*]const u8) void {
+    inline for (0..l.slabBytes() / 64) |line| {
+        @prefetch(slab + 2048 + 64 * line, .{ .locality = 2 });
+        @prefetch(slab + 576 + 64 * line, .{ .locality = 3 });
+    }
 }
 
 /// `128 * high + low`, each exact before it meets f32.

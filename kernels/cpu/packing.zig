@@ -7,13 +7,15 @@ const matmul = @import("matmul.zig");
 const memory = @import("memory.zig");
 const pack = @import("pack.zig");
 const status = @import("../abi/status.zig");
+const Ahead = @import("pool.zig").Ahead;
+const Lane = @import("pool.zig").Lane;
 const Pool = @import("pool.zig").Pool;
 const Units = @import("pool.zig").Units;
 
 pub const Packing = struct {
     bodies: []lower.Body,
     pool: *Pool,
-    units: Units = .{},
+    units: Units,
 
     /// Copies every block-quantised weight of the program into panels; null when it has none.
     pub fn run(pool: *Pool, bodies: []lower.Body, buffers: []const *memory.Buffer) status.Error!?memory.Buffer {
@@ -32,7 +34,9 @@ pub const Packing = struct {
                 at += bytes;
             }
         }
-        var packing: Packing = .{ .bodies = bodies, .pool = pool };
+        // One lane, so that units come in rising order.
+        var lane: [1]Lane = .{.{}};
+        var packing: Packing = .{ .bodies = bodies, .pool = pool, .units = .{ .lanes = &lane } };
         packing.units.reset(epoch, @intCast(totalPanels(bodies)));
         pool.run(runThread, &packing);
         pool.quiesce();
@@ -40,10 +44,10 @@ pub const Packing = struct {
         return panels;
     }
 
-    fn runThread(context: *anyopaque, _: u32) void {
+    fn runThread(context: *anyopaque, thread: u32) void {
         const packing: *Packing = @ptrCast(@alignCast(context));
-        // Units come in rising order: one walk over the matrices meets them all.
-        var unit = packing.units.take(epoch) orelse std.math.maxInt(u32);
+        // One walk over the matrices meets all units.
+        var unit = packing.units.take(epoch, thread) orelse std.math.maxInt(u32);
         var first: usize = 0;
         for (packing.bodies) |*body| {
             for (segmentsOf(body)) |*segment| {
@@ -51,13 +55,14 @@ pub const Packing = struct {
                 const count = panelCount(segment);
                 while (unit < first + count) {
                     packOne(body, segment, unit - first);
-                    packing.units.finish(packing.pool);
-                    unit = packing.units.take(epoch) orelse std.math.maxInt(u32);
+                    packing.units.finish(packing.pool, 1);
+                    unit = packing.units.take(epoch, thread) orelse std.math.maxInt(u32);
                 }
                 first += count;
             }
         }
-        _ = packing.units.wait(packing.pool, epoch);
+        var ahead: Ahead = .none;
+        _ = packing.units.wait(packing.pool, epoch, &ahead);
     }
 
     fn packOne(body: *lower.Body, segment: *matmul.Segment, panel: usize) void {

@@ -152,47 +152,85 @@ fn name(thread: std.Thread, index: usize) void {
     _ = std.c.pthread_setname_np(thread.getHandle(), terminated);
 }
 
+/// Part of a stage's units, taken in order: the units of one thread, until the others run out of theirs.
+pub const Lane = struct {
+    /// Epoch in the high half, next unit in the low half.
+    next: std.atomic.Value(u64) align(std.atomic.cache_line) = .init(0),
+    end: u32 = 0,
+
+    fn take(lane: *Lane, epoch: u32) ?u32 {
+        var value = lane.next.load(.acquire);
+        while (value >> 32 == epoch) {
+            const unit: u32 = @truncate(value);
+            if (unit >= lane.end) return null;
+            value = lane.next.cmpxchgWeak(value, value + 1, .acq_rel, .acquire) orelse return unit;
+        }
+        return null;
+    }
+};
+
 /// The units of one stage: handed out one by one, counted when done. Belongs to an epoch, so that a thread of an
 /// earlier run of the same job takes none.
+///
+/// Neighbouring units are one thread's, as long as it keeps up: it walks through a part of the weights of its own,
+/// and what it asks the memory for in advance is for itself. Who is done with his own helps the others.
 pub const Units = struct {
-    /// Epoch in the high half, next unit in the low half.
-    next: std.atomic.Value(u64) = .init(0),
+    lanes: []Lane,
     done: std.atomic.Value(u32) = .init(0),
     count: u32 = 0,
+
+    /// Threads beyond these share lanes: looking through all of them must cost nothing.
+    pub const lanes_max = 64;
 
     /// Called by the owner, with all units of the epoch before done. A thread that still looks at that epoch must
     /// not take the new count for its own, so the epoch changes first, with nothing to take.
     pub fn reset(units: *Units, epoch: u32, count: u32) void {
-        units.next.store(@as(u64, epoch) << 32 | std.math.maxInt(u32), .seq_cst);
+        const tag = @as(u64, epoch) << 32;
+        for (units.lanes) |*lane| lane.next.store(tag | std.math.maxInt(u32), .seq_cst);
         units.count = count;
         units.done.store(0, .seq_cst);
-        units.next.store(@as(u64, epoch) << 32, .seq_cst);
+        for (units.lanes, 0..) |*lane, index| {
+            lane.end = units.bound(index + 1);
+            lane.next.store(tag | units.bound(index), .seq_cst);
+        }
     }
 
-    /// The next unit, or null when all are taken or the epoch is over.
-    pub fn take(units: *Units, epoch: u32) ?u32 {
-        var value = units.next.load(.acquire);
-        while (value >> 32 == epoch) {
-            const unit: u32 = @truncate(value);
-            if (unit >= units.count) return null;
-            value = units.next.cmpxchgWeak(value, value + 1, .acq_rel, .acquire) orelse return unit;
-        }
+    /// Where a lane's units begin.
+    fn bound(units: *const Units, index: usize) u32 {
+        return @intCast(@as(u64, units.count) * index / units.lanes.len);
+    }
+
+    /// The unit that a thread will begin with when nobody else does before; null when none of its own is left.
+    pub fn upcoming(units: *const Units, thread: u32) ?u32 {
+        const lane = &units.lanes[thread % units.lanes.len];
+        const unit: u32 = @truncate(lane.next.load(.monotonic));
+        return if (unit < lane.end) unit else null;
+    }
+
+    /// The next unit for a thread, or null when all are taken or the epoch is over.
+    pub fn take(units: *Units, epoch: u32, thread: u32) ?u32 {
+        const own = thread % units.lanes.len;
+        for (units.lanes[own..]) |*lane| if (lane.take(epoch)) |unit| return unit;
+        for (units.lanes[0..own]) |*lane| if (lane.take(epoch)) |unit| return unit;
         return null;
     }
 
-    /// Reports a unit that `take` gave; what it wrote is visible to whoever sees the stage finished.
-    pub fn finish(units: *Units, pool: *Pool) void {
-        if (units.done.fetchAdd(1, .seq_cst) + 1 == units.count and pool.progress.sleepers.load(.seq_cst) > 0) pool.progress.advance();
+    /// Reports so many units that `take` gave; what they wrote is visible to whoever sees the stage finished.
+    pub fn finish(units: *Units, pool: *Pool, finished: u32) void {
+        if (finished == 0) return;
+        const all = units.done.fetchAdd(finished, .seq_cst) + finished == units.count;
+        if (all and pool.progress.sleepers.load(.seq_cst) > 0) pool.progress.advance();
     }
 
     fn over(units: *Units, epoch: u32) bool {
-        return units.done.load(.seq_cst) == units.count or units.next.load(.seq_cst) >> 32 != epoch;
+        return units.done.load(.seq_cst) == units.count or units.epochOf() != epoch;
     }
 
-    /// Waits until the stage is finished. False: the epoch is over, leave.
-    pub fn wait(units: *Units, pool: *Pool, epoch: u32) bool {
+    /// Waits until the stage is finished, and asks for what comes next meanwhile. False: the epoch is over, leave.
+    pub fn wait(units: *Units, pool: *Pool, epoch: u32, ahead: *Ahead) bool {
         var patience: Patience = .of(pool);
         while (!units.over(epoch)) {
+            ahead.request(Ahead.lines_per_spin);
             if (patience.spin()) continue;
             _ = pool.progress.sleepers.fetchAdd(1, .seq_cst);
             while (true) {
@@ -202,7 +240,36 @@ pub const Units = struct {
             }
             _ = pool.progress.sleepers.fetchSub(1, .seq_cst);
         }
-        return units.next.load(.acquire) >> 32 == epoch;
+        return units.epochOf() == epoch;
+    }
+
+    fn epochOf(units: *Units) u32 {
+        return @intCast(units.lanes[0].next.load(.seq_cst) >> 32);
+    }
+};
+
+/// Memory that a thread is about to read, to be asked for while it has to wait.
+pub const Ahead = struct {
+    at: [*]const u8,
+    lines: u32,
+
+    pub const none: Ahead = .{ .at = undefined, .lines = 0 };
+    /// More would be gone from the cache, of the smaller processors, when it is needed.
+    pub const lines_max = (64 << 10) / line_bytes;
+    /// What a processor can have under way, so that asking takes no time.
+    pub const lines_at_once = 32;
+    const lines_per_spin = 4;
+    const line_bytes = 64;
+
+    pub fn of(memory: [*]const u8) Ahead {
+        return .{ .at = memory, .lines = lines_max };
+    }
+
+    pub fn request(ahead: *Ahead, lines: u32) void {
+        const count = @min(lines, ahead.lines);
+        for (0..count) |line| @prefetch(ahead.at + line_bytes * line, .{ .locality = 2 });
+        ahead.at += line_bytes * count;
+        ahead.lines -= count;
     }
 };
 
