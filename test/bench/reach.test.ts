@@ -7,7 +7,7 @@ import { expect, test } from "bun:test";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { type Comparison, comparisonRow, pairOf } from "../../src/cli/bench/against/comparison.ts";
-import { installLlama } from "../../src/cli/bench/against/llama-package.ts";
+import { installLlama } from "../../src/cli/bench/against/llama.ts";
 import { PROJECT_ROOT } from "../../src/cli/setup.ts";
 import { MistralError } from "../../src/errors.ts";
 import { writeOldLlamaTwin } from "../support/old-llama.ts";
@@ -17,7 +17,7 @@ import { type ReachResult, readResult, resultPath, writeResult } from "./reach/r
 import { reachTable } from "./reach/reach-table.ts";
 
 const folder = temporaryFolder("reach");
-const CONTEST = { flash: true, disturbed: 1, rounds: 4 };
+const CONTEST = { way: true, disturbed: 1, rounds: 4 };
 const BOUND = { tokensPerSecond: 100, by: "read" } as const;
 
 /** `seconds` of ours and of theirs for 10 tokens of each sequence. */
@@ -38,7 +38,7 @@ function comparisonOf(
     instruction_set: "x86_64_v4",
     kv_cache_type: "f16",
     repetitions: 3,
-    peer: { name: "llama.cpp", release: "b0.5.0-dirty", package: "a package" },
+    peer: { name: "llama.cpp", release: "b0.5.0-dirty", package: "a package", manner: "well" },
     limits: { read_bytes_per_second: 3.04e10, f32_ops_per_second: 4.2e11, int8_dot_ops_per_second: 1.7e12 },
     rows: cells.map(([phase, depth, sequences, own, peer]) =>
       comparisonRow({ phase, tokens: 10, depth, sequences }, { ...CONTEST, own: [own], peer: [peer] }, BOUND),

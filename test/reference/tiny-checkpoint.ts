@@ -226,11 +226,15 @@ export function ggufMetadata(golden: Golden, rope: RopeParameters): Record<strin
   return metadata;
 }
 
-/** Writes the GGUF twin of a model: the same values in llama.cpp's order and under its names. */
-export function writeGgufTwin(golden: Golden, path: string): void {
+/** Writes the GGUF twin of a model: the same values, unless changed, in llama.cpp's order and under its names. */
+export function writeGgufTwin(
+  golden: Golden,
+  path: string,
+  change: (tensor: GgufTensor) => GgufTensor = (tensor) => tensor,
+): void {
   const parameters = golden.config.rope_parameters as Record<string, unknown>;
   const rope = (parameters.full_attention ?? parameters) as RopeParameters;
-  const tensors = ggufTensors(golden);
+  const tensors = ggufTensors(golden).map(change);
   if (rope.rope_type === "llama3") {
     const divisors = llama3Divisors(rope, sizesOf(golden).headDim);
     tensors.push({

@@ -24,7 +24,7 @@ export async function bench(resolution: Resolution): Promise<void> {
   const log = openLog(settings);
   for (const warning of warnings) log.write("warning", warning);
   if (settings.against !== undefined) {
-    return (await import("./against/against.ts")).benchAgainst(resolution, log);
+    return (await import("./against/against.ts")).benchAgainst(resolution, settings.against, log);
   }
   const { generatedLength, seed = 0n } = settings;
   const workloads = settings.batch.flatMap((batch) =>

@@ -76,10 +76,10 @@ export const COMMAND_SETTINGS = {
   },
   against: {
     flag: "--against",
-    type: { kind: "choice", choices: ["llama.cpp"] },
+    type: { kind: "choice", choices: ["llama.cpp", "onnxruntime"] },
     unsetText: "nothing",
     description:
-      "Measure another engine by turns on the same GGUF file: a prompt of each --prompt-len, tokens behind each --depth by each --batch, whole processes; llama.cpp is installed into the cache when it is first asked for",
+      "Measure another engine by turns on the same GGUF file: a prompt of each --prompt-len, tokens behind each --depth by each --batch, whole processes; the engine is installed into the cache when it is first asked for, and for onnxruntime the weights are written there in 4 bits",
     group: "Benchmark",
     commands: ["bench"],
   },

@@ -1,5 +1,5 @@
 /**
- * `bench --against llama.cpp`: both sides on the same file with the same threads, by turns: prompts of each length,
+ * `bench --against llama.cpp` or `onnxruntime`: both sides on the same file with the same threads, by turns: prompts of each length,
  * tokens generated behind each depth by each number of sequences, and whole processes. Progress goes to stderr.
  */
 
@@ -17,18 +17,14 @@ import { blocksOf } from "../bench-step.ts";
 import { MachineLimits } from "../machine-limits.ts";
 import { requireRoom } from "../room.ts";
 import { type Cell, type Comparison, comparisonRow, comparisonTable, pairOf } from "./comparison.ts";
-import { installLlama, type LlamaPackage } from "./llama-package.ts";
-import { type LlamaOptions, LlamaProcess } from "./llama-process.ts";
+import { installLlama } from "./llama.ts";
+import { onnxPeer } from "./onnx/onnx.ts";
 import { OwnSide } from "./own-side.ts";
+import type { Peer, PeerName, PeerOptions, Way } from "./peer.ts";
+import type { PeerProcess } from "./peer-process.ts";
 import { StepWork } from "./step-bounds.ts";
 import { type Contest, contest, type Turn } from "./turns.ts";
-import {
-  llamaFirstToken,
-  llamaProcess,
-  type OwnCommand,
-  ownFirstToken,
-  ownProcess,
-} from "./whole-process.ts";
+import { type OwnCommand, ownFirstToken, ownProcess, peerFirstToken, peerProcess } from "./whole-process.ts";
 
 /** A turn of generating is as many steps as the slower side does in about this time, at most as many as asked for. */
 const TURN_SECONDS = 2;
@@ -36,17 +32,18 @@ const TRIAL_STEPS = 4;
 /** Whole processes are short and vary more. */
 const PROCESS_REPETITIONS_MIN = 3;
 
-/** Runs the comparison. Throws MistralError when the model or llama.cpp cannot do what is asked for. */
-export async function benchAgainst({ settings }: Resolution, log: Log): Promise<void> {
+/** Runs the comparison. Throws MistralError when the model or the other engine cannot do what is asked for. */
+export async function benchAgainst({ settings }: Resolution, against: PeerName, log: Log): Promise<void> {
   const resolved = await fetchModel(settings, log);
   if (!resolved.checkpointPath.endsWith(".gguf")) {
     throw new MistralError(
       "invalid_configuration",
-      `--against llama.cpp: it reads GGUF files, not ${resolved.checkpointPath}`,
+      `--against ${against}: it reads GGUF files, not ${resolved.checkpointPath}`,
       { parameter: "--against" },
     );
   }
-  const llama = await installLlama();
+  // Before our model is loaded: there may be nothing to compare with.
+  const installed = against === "llama.cpp" ? await installLlama() : undefined;
   const sequences = Math.max(...settings.batch);
   const prepared = prepareModel(
     resolved,
@@ -61,9 +58,10 @@ export async function benchAgainst({ settings }: Resolution, log: Log): Promise<
   );
   const { checkpoint, options } = prepared;
   prepared.tellPlan();
+  const other = installed ?? (await onnxPeer(checkpoint, { threads: options.threads }));
   const promptTokens = Math.max(...settings.promptLength, ...settings.depth);
   const totalTokens = promptTokens + settings.generatedLength;
-  const peerOptions: LlamaOptions = {
+  const peerOptions: PeerOptions = {
     path: options.path,
     threads: options.threads,
     sequences,
@@ -71,7 +69,7 @@ export async function benchAgainst({ settings }: Resolution, log: Log): Promise<
     kvCacheType: options.kvCacheType,
   };
   const model = await loadModel(options);
-  const peer = new LlamaProcess(llama, peerOptions);
+  const peer = other.start(peerOptions);
   try {
     requireRoom(model.limits, {
       sequences,
@@ -87,7 +85,7 @@ export async function benchAgainst({ settings }: Resolution, log: Log): Promise<
       instructionSet: model.info.instructionSet,
     });
     const work = new StepWork(checkpoint, options.kvCacheType);
-    const arena = new Arena(own, peer, settings, log);
+    const arena = new Arena({ own, other, peer, settings, log });
     const prefill = await arena.prefill();
     const decode = await arena.decode();
     const rows = [...prefill, ...decode].map(({ cell, result }) => {
@@ -97,13 +95,13 @@ export async function benchAgainst({ settings }: Resolution, log: Log): Promise<
           : work.decodeBound(limits, cell.depth + cell.tokens / 2, cell.sequences);
       return comparisonRow(cell, result, bound);
     });
-    const flash = prefill.at(-1)!.result.flash;
+    const { way } = prefill.at(-1)!.result;
     await peer.close();
     const facts = factsOf(resolved.id, model, settings.repetitions);
     model.close();
-    const processes = await compareProcesses(llama, peerOptions, ownCommand(options, settings), {
+    const processes = await compareProcesses(other, peerOptions, ownCommand(options, settings), {
       promptTokens: Math.max(...settings.promptLength),
-      flash,
+      way,
       repetitions: Math.max(settings.repetitions, PROCESS_REPETITIONS_MIN),
       log,
     });
@@ -111,7 +109,7 @@ export async function benchAgainst({ settings }: Resolution, log: Log): Promise<
     const tile = limits.int8TileOpsPerSecond;
     const comparison: Comparison = {
       ...facts,
-      peer: { name: "llama.cpp", release, package: llama.name },
+      peer: { name: other.name, release, package: other.package, manner: other.manner },
       limits: {
         read_bytes_per_second: Math.round(limits.readBytesPerSecond(facts.weight_bytes)),
         f32_ops_per_second: Math.round(limits.opsPerSecond("f32")),
@@ -135,14 +133,25 @@ interface Measured {
   readonly result: Contest;
 }
 
+interface ArenaOptions {
+  readonly own: OwnSide;
+  readonly other: Peer;
+  /** Of the other side. */
+  readonly peer: PeerProcess;
+  readonly settings: Settings;
+  readonly log: Log;
+}
+
 class Arena {
   readonly #own: OwnSide;
-  readonly #peer: LlamaProcess;
+  readonly #other: Peer;
+  readonly #peer: PeerProcess;
   readonly #settings: Settings;
   readonly #log: Log;
 
-  constructor(own: OwnSide, peer: LlamaProcess, settings: Settings, log: Log) {
+  constructor({ own, other, peer, settings, log }: ArenaOptions) {
     this.#own = own;
+    this.#other = other;
     this.#peer = peer;
     this.#settings = settings;
     this.#log = log;
@@ -153,11 +162,12 @@ class Arena {
     for (const tokens of this.#settings.promptLength) {
       // A prompt that does not count: pages come into being, threads start.
       this.#own.prefill(tokens);
-      for (const flash of [true, false]) await this.#peerTurn(flash, () => this.#peer.prefill(tokens));
+      for (const way of this.#other.ways) await this.#peerTurn(way, () => this.#peer.prefill(tokens));
       const result = await contest(
         {
           own: () => this.#own.prefill(tokens),
-          peer: (flash) => this.#peerTurn(flash, () => this.#peer.prefill(tokens)),
+          peer: (way) => this.#peerTurn(way, () => this.#peer.prefill(tokens)),
+          ways: this.#other.ways,
         },
         this.#settings.repetitions,
       );
@@ -171,16 +181,17 @@ class Arena {
     const measured: Measured[] = [];
     for (const depth of ascending(this.#settings.depth)) {
       for (const sequences of ascending(this.#settings.batch)) {
-        const peerTurn = (steps: number, flash: boolean): Promise<Turn> =>
-          this.#peerTurn(flash, () => this.#peer.decode(steps, depth, sequences));
+        const peerTurn = (steps: number, way: Way): Promise<Turn> =>
+          this.#peerTurn(way, () => this.#peer.decode(steps, depth, sequences));
         const trials = [this.#own.decode(TRIAL_STEPS, depth, sequences)];
-        for (const flash of [true, false]) trials.push((await peerTurn(TRIAL_STEPS, flash)).seconds);
+        for (const way of this.#other.ways) trials.push((await peerTurn(TRIAL_STEPS, way)).seconds);
         const affordable = Math.floor((TURN_SECONDS * TRIAL_STEPS) / Math.max(...trials));
         const steps = Math.min(this.#settings.generatedLength, Math.max(TRIAL_STEPS, affordable));
         const result = await contest(
           {
             own: () => this.#own.decode(steps, depth, sequences),
-            peer: (flash) => peerTurn(steps, flash),
+            peer: (way) => peerTurn(steps, way),
+            ways: this.#other.ways,
           },
           this.#settings.repetitions,
         );
@@ -190,8 +201,8 @@ class Arena {
     return measured;
   }
 
-  async #peerTurn(flash: boolean, turn: () => ReturnType<LlamaProcess["prefill"]>): Promise<Turn> {
-    await this.#peer.useFlashAttention(flash);
+  async #peerTurn(way: Way, turn: () => ReturnType<PeerProcess["prefill"]>): Promise<Turn> {
+    await this.#peer.use(way);
     const { seconds, processor_seconds } = await turn();
     return { seconds, processorSeconds: processor_seconds };
   }
@@ -201,7 +212,7 @@ class Arena {
     const shown = (times: readonly number[]): string => times.map((time) => formatDuration(time)).join(", ");
     this.#log.write(
       "info",
-      `${phase} of ${tokens} tokens at depth ${depth}, sequences: ${sequences}; ours ${shown(result.own)}; llama.cpp ${shown(result.peer)}`,
+      `${phase} of ${tokens} tokens at depth ${depth}, sequences: ${sequences}; ours ${shown(result.own)}; ${this.#other.name} ${shown(result.peer)}`,
     );
     return { cell, result };
   }
@@ -209,17 +220,17 @@ class Arena {
 
 interface ProcessWork {
   readonly promptTokens: number;
-  readonly flash: boolean;
+  readonly way: Way;
   readonly repetitions: number;
   readonly log: Log;
 }
 
 /** Processes of both sides by turns; the first of each fills the system's cache of the file and does not count. */
 async function compareProcesses(
-  llama: LlamaPackage,
-  options: LlamaOptions,
+  other: Peer,
+  options: PeerOptions,
   command: OwnCommand,
-  { promptTokens, flash, repetitions, log }: ProcessWork,
+  { promptTokens, way, repetitions, log }: ProcessWork,
 ): Promise<Pick<Comparison, "first_token_seconds" | "load_seconds" | "peak_rss_bytes">> {
   const first: { own: number[]; peer: number[] } = { own: [], peer: [] };
   const load: { own: number[]; peer: number[] } = { own: [], peer: [] };
@@ -227,9 +238,9 @@ async function compareProcesses(
   log.write("info", `whole processes, ${repetitions} of each side`);
   for (let repetition = -1; repetition < repetitions; repetition++) {
     const ownSeconds = await ownFirstToken(command);
-    const peerSeconds = await llamaFirstToken(llama, options, flash);
+    const peerSeconds = await peerFirstToken(other, options, way);
     const own = await ownProcess(command, promptTokens);
-    const peer = await llamaProcess(llama, options, { promptTokens, flash });
+    const peer = await peerProcess(other, options, { promptTokens, way });
     if (repetition < 0) continue;
     first.own.push(ownSeconds);
     first.peer.push(peerSeconds);

@@ -22,8 +22,8 @@ export interface ComparisonRow {
   readonly sequences: number;
   readonly tokens_per_s: Speed;
   readonly peer_tokens_per_s: Speed;
-  /** The better one of the peer's two ways. */
-  readonly peer_flash_attention: boolean;
+  /** The better one of the peer's two ways, where it has two. */
+  readonly peer_flash_attention?: boolean;
   readonly ratio: number;
   /** What the machine's limits allow, and which of them. */
   readonly bound_tokens_per_s: number;
@@ -38,7 +38,7 @@ export interface Pair {
   readonly peer: number;
 }
 
-/** What `bench --against llama.cpp --json` prints. */
+/** What `bench --against ... --json` prints. */
 export interface Comparison {
   readonly model: string;
   readonly architecture: string;
@@ -48,7 +48,13 @@ export interface Comparison {
   readonly kv_cache_type: string;
   readonly activations: ActivationPrecision;
   readonly repetitions: number;
-  readonly peer: { readonly name: string; readonly release: string; readonly package: string };
+  readonly peer: {
+    readonly name: string;
+    readonly release: string;
+    readonly package: string;
+    /** How it does the work. */
+    readonly manner: string;
+  };
   readonly limits: {
     readonly read_bytes_per_second: number;
     readonly f32_ops_per_second: number;
@@ -82,7 +88,7 @@ export function comparisonRow(cell: Cell, result: Contest, bound: Bound): Compar
     ...cell,
     tokens_per_s: own,
     peer_tokens_per_s: peer,
-    peer_flash_attention: result.flash,
+    ...(result.way === undefined ? {} : { peer_flash_attention: result.way }),
     ratio: round(own.median / peer.median, 3),
     bound_tokens_per_s: round(bound.tokensPerSecond, 2),
     bound_by: bound.by,
@@ -119,18 +125,20 @@ export function comparisonTable(comparison: Comparison): string {
       "Threads",
       `${comparison.threads}, ${comparison.instruction_set}, KV cache ${comparison.kv_cache_type}, activations ${comparison.activations}`,
     ],
-    [peer.name, `${peer.release} (${peer.package}), the better of flash attention on and off`],
+    [peer.name, `${peer.release} (${peer.package}), ${peer.manner}`],
     [
       "Limits",
       `${giga(limits.read_bytes_per_second)} GB/s read at the size of the weights, ${giga(limits.f32_ops_per_second)} Gop/s f32, ${giga(limits.int8_dot_ops_per_second)} Gop/s int8${tiles}`,
     ],
   ];
-  const head = ["", "tokens/s", peer.name, "flash", "ratio", "bound", "by", "reached", peer.name];
+  const hasWays = rows.some(({ peer_flash_attention: flash }) => flash !== undefined);
+  const ways = (text: string): string[] => (hasWays ? [text] : []);
+  const head = ["", "tokens/s", peer.name, ...ways("flash"), "ratio", "bound", "by", "reached", peer.name];
   const speeds = rows.map((row) => [
     nameOf(row),
     row.tokens_per_s.median.toFixed(1),
     row.peer_tokens_per_s.median.toFixed(1),
-    row.peer_flash_attention ? "on" : "off",
+    ...ways(row.peer_flash_attention === true ? "on" : "off"),
     `${row.ratio.toFixed(2)}x`,
     row.bound_tokens_per_s.toFixed(0),
     row.bound_by,
@@ -156,7 +164,7 @@ export function comparisonTable(comparison: Comparison): string {
       : `\nOther programs used the processors in ${disturbed} of ${rounds} rounds, which count only where there were no others.\n`;
   return [
     textTable(facts),
-    textTable([head, ...speeds], { alignRight: [1, 2, 4, 5, 7, 8] }),
+    textTable([head, ...speeds], { alignRight: hasWays ? [1, 2, 4, 5, 7, 8] : [1, 2, 3, 4, 6, 7] }),
     `${textTable(processes, { alignRight: [1, 2, 3] })}${note}`,
   ].join("\n");
 }

@@ -1,8 +1,9 @@
 /**
  * Two sides that take turns at the same work, so that whatever the machine does meanwhile happens to both. The other
- * side has two ways to do it, with and without flash attention, of which the better one counts.
+ * side may have several ways to do it, with and without flash attention, of which the better one counts.
  */
 
+import type { Way } from "./peer.ts";
 import { busySeconds, ownSeconds } from "./processor-time.ts";
 
 /** What a side did in a turn. */
@@ -16,7 +17,9 @@ export interface Turn {
 export interface Work {
   /** Seconds. */
   readonly own: () => number;
-  readonly peer: (flash: boolean) => Promise<Turn>;
+  readonly peer: (way: Way) => Promise<Turn>;
+  /** The other side's ways, at least one. */
+  readonly ways: readonly Way[];
 }
 
 export interface Contest {
@@ -24,7 +27,7 @@ export interface Contest {
   readonly own: readonly number[];
   readonly peer: readonly number[];
   /** Which of the other side's ways these are. */
-  readonly flash: boolean;
+  readonly way: Way;
   /** Rounds in which other programs used the processors too, among all. */
   readonly disturbed: number;
   readonly rounds: number;
@@ -41,8 +44,7 @@ const ROUNDS_FACTOR = 2;
 
 interface Round {
   readonly own: number;
-  /** By whether flash attention was used. */
-  readonly peer: ReadonlyMap<boolean, number>;
+  readonly peer: ReadonlyMap<Way, number>;
   readonly isDisturbed: boolean;
 }
 
@@ -52,28 +54,28 @@ interface Round {
  */
 export async function contest(work: Work, repetitions: number): Promise<Contest> {
   const rounds: Round[] = [];
-  let ways: readonly boolean[] = [true, false];
+  let { ways } = work;
   const calm = (): Round[] => rounds.filter(({ isDisturbed }) => !isDisturbed);
   while (calm().length < repetitions && rounds.length < ROUNDS_FACTOR * repetitions) {
     rounds.push(await playRound(work, ways, rounds.length % 2 === 0));
     if (calm().length > 0) ways = worthwhile(calm(), ways);
   }
   const counted = calm().length > 0 ? calm() : rounds;
-  const timesOf = (flash: boolean): number[] => counted.flatMap(({ peer }) => peer.get(flash) ?? []);
-  const [flash] = [...ways].sort((a, b) => median(timesOf(a)) - median(timesOf(b))) as [boolean];
+  const timesOf = (way: Way): number[] => counted.flatMap(({ peer }) => peer.get(way) ?? []);
+  const [way] = ways.toSorted((a, b) => median(timesOf(a)) - median(timesOf(b)));
   return {
     own: counted.map(({ own }) => own),
-    peer: timesOf(flash),
-    flash,
+    peer: timesOf(way),
+    way,
     disturbed: rounds.length - calm().length,
     rounds: rounds.length,
   };
 }
 
-async function playRound(work: Work, ways: readonly boolean[], isOwnFirst: boolean): Promise<Round> {
+async function playRound(work: Work, ways: readonly Way[], isOwnFirst: boolean): Promise<Round> {
   let own = Number.NaN;
   let isDisturbed = false;
-  const peer = new Map<boolean, number>();
+  const peer = new Map<Way, number>();
   const take = async (turn: () => Promise<Turn>): Promise<number> => {
     const judged = await watched(turn);
     isDisturbed ||= judged.isDisturbed;
@@ -87,16 +89,16 @@ async function playRound(work: Work, ways: readonly boolean[], isOwnFirst: boole
     });
   };
   if (isOwnFirst) await takeOwn();
-  for (const flash of ways) peer.set(flash, await take(() => work.peer(flash)));
+  for (const way of ways) peer.set(way, await take(() => work.peer(way)));
   if (!isOwnFirst) await takeOwn();
   return { own, peer, isDisturbed };
 }
 
 /** The ways of the other side without one that is far behind. */
-function worthwhile(rounds: readonly Round[], ways: readonly boolean[]): readonly boolean[] {
-  const bestOf = (flash: boolean): number => Math.min(...rounds.flatMap(({ peer }) => peer.get(flash) ?? []));
+function worthwhile(rounds: readonly Round[], ways: readonly Way[]): readonly Way[] {
+  const bestOf = (way: Way): number => Math.min(...rounds.flatMap(({ peer }) => peer.get(way) ?? []));
   const best = Math.min(...ways.map(bestOf));
-  return ways.filter((flash) => bestOf(flash) <= HOPELESS * best);
+  return ways.filter((way) => bestOf(way) <= HOPELESS * best);
 }
 
 /** A turn, and whether others were at work meanwhile. */

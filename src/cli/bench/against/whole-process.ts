@@ -9,8 +9,7 @@ import { join } from "node:path";
 import { MistralError } from "../../../errors.ts";
 import { PROJECT_ROOT } from "../../setup.ts";
 import type { BenchReport } from "../report.ts";
-import type { LlamaPackage } from "./llama-package.ts";
-import { type LlamaOptions, LlamaProcess } from "./llama-process.ts";
+import type { Peer, PeerOptions, Way } from "./peer.ts";
 
 /** Tokens of the prompt whose first token is waited for, and as many words. */
 const FIRST_PROMPT_TOKENS = 16;
@@ -37,22 +36,22 @@ export async function ownProcess(command: OwnCommand, promptTokens: number): Pro
   return { loadSeconds: load_seconds, peakBytes: peak_rss_bytes };
 }
 
-/** The same of llama.cpp. */
-export async function llamaProcess(
-  llama: LlamaPackage,
-  options: LlamaOptions,
-  { promptTokens, flash }: { readonly promptTokens: number; readonly flash: boolean },
+/** The same of the other side. */
+export async function peerProcess(
+  peer: Peer,
+  options: PeerOptions,
+  { promptTokens, way }: { readonly promptTokens: number; readonly way: Way },
 ): Promise<ProcessFigures> {
   const contextLength = promptTokens + GENERATED_TOKENS + 1;
-  const peer = new LlamaProcess(llama, { ...options, sequences: 1, contextLength });
+  const child = peer.start({ ...options, sequences: 1, contextLength });
   try {
-    const { load_seconds } = await peer.ready();
-    const contextSeconds = await peer.useFlashAttention(flash);
-    await peer.prefill(promptTokens);
-    await peer.decode(GENERATED_TOKENS, promptTokens, 1);
-    return { loadSeconds: load_seconds + contextSeconds, peakBytes: await peer.peakBytes() };
+    const { load_seconds } = await child.ready();
+    const contextSeconds = await child.use(way);
+    await child.prefill(promptTokens);
+    await child.decode(GENERATED_TOKENS, promptTokens, 1);
+    return { loadSeconds: load_seconds + contextSeconds, peakBytes: await child.peakBytes() };
   } finally {
-    await peer.close();
+    await child.close();
   }
 }
 
@@ -81,21 +80,17 @@ export async function ownFirstToken(command: OwnCommand): Promise<number> {
   }
 }
 
-/** Seconds from the start of the process to the first token of llama.cpp: its library, the model, prompt and token. */
-export async function llamaFirstToken(
-  llama: LlamaPackage,
-  options: LlamaOptions,
-  flash: boolean,
-): Promise<number> {
+/** Seconds from the start of the process to the other side's first token: its library, the model, prompt and token. */
+export async function peerFirstToken(peer: Peer, options: PeerOptions, way: Way): Promise<number> {
   const contextLength = 2 * FIRST_PROMPT_TOKENS;
-  const peer = new LlamaProcess(llama, { ...options, sequences: 1, contextLength });
+  const child = peer.start({ ...options, sequences: 1, contextLength });
   try {
-    await peer.ready();
-    await peer.useFlashAttention(flash);
-    await peer.first(FIRST_PROMPT_TOKENS);
-    return (performance.now() - peer.startedMs) / 1000;
+    await child.ready();
+    await child.use(way);
+    await child.first(FIRST_PROMPT_TOKENS);
+    return (performance.now() - child.startedMs) / 1000;
   } finally {
-    await peer.close();
+    await child.close();
   }
 }
 

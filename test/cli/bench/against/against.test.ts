@@ -7,7 +7,7 @@ import { expect, test } from "bun:test";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Comparison } from "../../../../src/cli/bench/against/comparison.ts";
-import { installLlama } from "../../../../src/cli/bench/against/llama-package.ts";
+import { installLlama } from "../../../../src/cli/bench/against/llama.ts";
 import { MistralError } from "../../../../src/errors.ts";
 import { writeOldLlamaTwin } from "../../../support/old-llama.ts";
 import { temporaryFolder } from "../../../support/temporary-folder.ts";
@@ -124,7 +124,9 @@ broken(
 test("an engine that is not known is refused with those that are, and so is what llama.cpp does not read", async () => {
   const unknown = await runCommand(["bench", "--against", "mistralrs", "-f", model]);
   expect(unknown).toMatchObject({ status: 2, stdout: "" });
-  expect(unknown.stderr).toBe('error: flag --against has the value "mistralrs"; allowed: one of llama.cpp\n');
+  expect(unknown.stderr).toBe(
+    'error: flag --against has the value "mistralrs"; allowed: one of llama.cpp, onnxruntime\n',
+  );
   const other = join(folder, "model.bin");
   writeFileSync(other, "x");
   const wrong = await runCommand(["bench", "--against", "llama.cpp", "-f", other]);

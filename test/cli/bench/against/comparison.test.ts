@@ -7,7 +7,7 @@ import {
 } from "../../../../src/cli/bench/against/comparison.ts";
 
 const CELL = { phase: "decode", tokens: 10, depth: 512, sequences: 8 } as const;
-const CONTEST = { own: [2, 1, 4], peer: [4, 5, 8], flash: false, disturbed: 0, rounds: 3 };
+const CONTEST = { own: [2, 1, 4], peer: [4, 5, 8], way: false, disturbed: 0, rounds: 3 };
 const BOUND = { tokensPerSecond: 160, by: "read" } as const;
 
 const COMPARISON: Comparison = {
@@ -19,12 +19,17 @@ const COMPARISON: Comparison = {
   kv_cache_type: "f16",
   activations: "precise",
   repetitions: 3,
-  peer: { name: "llama.cpp", release: "0.5.0", package: "@node-llama-cpp/linux-x64 3.22.1" },
+  peer: {
+    name: "llama.cpp",
+    release: "0.5.0",
+    package: "@node-llama-cpp/linux-x64 3.22.1",
+    manner: "as well as it can",
+  },
   limits: { read_bytes_per_second: 3.04e10, f32_ops_per_second: 4.2e11, int8_dot_ops_per_second: 1.7e12 },
   rows: [
     comparisonRow(
       { phase: "prefill", tokens: 128, depth: 0, sequences: 1 },
-      { ...CONTEST, flash: true },
+      { ...CONTEST, way: true },
       { ...BOUND, by: "int8" },
     ),
     comparisonRow(CELL, CONTEST, BOUND),
@@ -53,9 +58,7 @@ test("speeds count all sequences; medians over the turns, the ratio of medians, 
 
 test("the table has a line for each piece of work, and what only whole processes tell", () => {
   const lines = comparisonTable(COMPARISON).split("\n");
-  expect(lines[2]).toContain(
-    "0.5.0 (@node-llama-cpp/linux-x64 3.22.1), the better of flash attention on and off",
-  );
+  expect(lines[2]).toContain("0.5.0 (@node-llama-cpp/linux-x64 3.22.1), as well as it can");
   expect(lines[3]).toContain("30.4 GB/s read at the size of the weights, 420 Gop/s f32, 1700 Gop/s int8");
   expect(lines[5]).toMatch(/^ +tokens\/s +llama\.cpp +flash +ratio +bound +by +reached +llama\.cpp$/);
   expect(lines[6]).toMatch(/^Prefill \(128 tokens\) +64\.0 +25\.6 +on +2\.50x +160 +int8 +40% +16%$/);
@@ -66,6 +69,16 @@ test("the table has a line for each piece of work, and what only whole processes
   expect(lines[10]).toMatch(/^Start to first token +250 ms +500 ms +2\.00x$/);
   expect(lines[11]).toMatch(/^Load +100 ms +50 ms +0\.50x$/);
   expect(lines[12]).toMatch(/^Peak memory +200 MB +500 MB +2\.50x$/);
+});
+
+test("an engine that has but one way has no column for it", () => {
+  const row = comparisonRow(CELL, { ...CONTEST, way: undefined }, BOUND);
+  expect(row).not.toHaveProperty("peer_flash_attention");
+  const peer = { ...COMPARISON.peer, name: "onnxruntime" };
+  const lines = comparisonTable({ ...COMPARISON, peer, rows: [row] }).split("\n");
+  expect(lines[5]).toMatch(/^ +tokens\/s +onnxruntime +ratio +bound +by +reached +onnxruntime$/);
+  expect(lines[6]).toMatch(/8 sequences\) +40\.0 +16\.0 +2\.50x +160 +read +25% +10%$/);
+  expect(lines[6]!.length).toBe(lines[5]!.length);
 });
 
 test("a tile unit is named, and so is what disturbed the turns", () => {

@@ -3,7 +3,8 @@
 import { describe, expect, test } from "bun:test";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { LlamaProcess } from "../../../../src/cli/bench/against/llama-process.ts";
+import { llamaPeer } from "../../../../src/cli/bench/against/llama.ts";
+import { PeerProcess } from "../../../../src/cli/bench/against/peer-process.ts";
 import { zigExecutable } from "../../../../src/cli/setup/kernels.ts";
 import { runTool } from "../../../../src/cli/setup/tool.ts";
 import { PROJECT_ROOT } from "../../../../src/cli/setup.ts";
@@ -37,15 +38,17 @@ describe("llama-peer.c", () => {
     expect(usage).toMatchObject({ status: 2, stdout: "" });
     expect(usage.stderr).toStartWith("llama-peer LIBRARY BACKENDS MODEL THREADS");
 
-    const missing = { name: "", program, library: join(folder, "nothing.so"), backends: folder };
-    const refusal = new LlamaProcess(missing, OPTIONS).ready();
+    const missing = { name: "", program, library: join(folder, "nothing.so") };
+    const refusal = llamaPeer(missing).start(OPTIONS).ready();
     await expectMistralRejection(refusal, "invalid_configuration", "status 2: cannot load llama.cpp: ");
 
     const empty = join(folder, "empty.c");
     writeFileSync(empty, "int nothing(void) { return 0; }\n");
     const library = await compile("empty.so", empty, ["-shared", "-fPIC"]);
     await expectMistralRejection(
-      new LlamaProcess({ ...missing, library }, OPTIONS).ready(),
+      llamaPeer({ ...missing, library })
+        .start(OPTIONS)
+        .ready(),
       "invalid_configuration",
       "empty.so has no function llama_version",
     );
@@ -55,7 +58,7 @@ describe("llama-peer.c", () => {
 test("a process that dies is told of with how it ended", async () => {
   const program = join(folder, "dies.sh");
   writeFileSync(program, '#!/bin/sh\necho \'{"release": "x"}\'\nread line\nkill -9 $$\n', { mode: 0o755 });
-  const peer = new LlamaProcess({ name: "", program, library: "", backends: "" }, OPTIONS);
+  const peer = new PeerProcess("llama.cpp", [program]);
   expect(await peer.ready()).toMatchObject({ release: "x" });
   await expectMistralRejection(
     peer.prefill(1),

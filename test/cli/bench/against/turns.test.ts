@@ -1,6 +1,7 @@
 import { expect, test } from "bun:test";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
+import type { Way } from "../../../../src/cli/bench/against/peer.ts";
 import { busySeconds } from "../../../../src/cli/bench/against/processor-time.ts";
 import { contest, median } from "../../../../src/cli/bench/against/turns.ts";
 import { temporaryFolder } from "../../../support/temporary-folder.ts";
@@ -14,10 +15,11 @@ function work(own: number[], flash: number[], plain: number[]) {
       order.push("own");
       return own.shift()!;
     },
-    peer: async (isFlash: boolean) => {
-      order.push(isFlash ? "flash" : "plain");
-      return { seconds: (isFlash ? flash : plain).shift()!, processorSeconds: 0 };
+    peer: async (isFlash: Way) => {
+      order.push(isFlash === true ? "flash" : "plain");
+      return { seconds: (isFlash === true ? flash : plain).shift()!, processorSeconds: 0 };
     },
+    ways: [true, false],
   };
 }
 
@@ -26,19 +28,25 @@ test("the sides alternate, and who begins alternates too; the better way counts"
   const result = await contest(given, 3);
   const round = ["own", "flash", "plain"];
   expect(given.order).toEqual([...round, "flash", "plain", "own", ...round]);
-  expect(result).toMatchObject({ own: [3, 1, 2], peer: [9, 10, 10], flash: false, rounds: 3, disturbed: 0 });
+  expect(result).toMatchObject({ own: [3, 1, 2], peer: [9, 10, 10], way: false, rounds: 3, disturbed: 0 });
 });
 
 test("a way that is far behind is not tried again, and the last one always is", async () => {
   const given = work([1, 1], [10, 11], [13]);
   const result = await contest(given, 2);
   expect(given.order).toEqual(["own", "flash", "plain", "flash", "own"]);
-  expect(result).toMatchObject({ peer: [10, 11], flash: true, rounds: 2 });
+  expect(result).toMatchObject({ peer: [10, 11], way: true, rounds: 2 });
+});
+
+test("a side with one way is given a turn of it in each round", async () => {
+  const given = { ...work([1, 1], [], [13, 12]), ways: [undefined] };
+  expect(await contest(given, 2)).toMatchObject({ peer: [13, 12], way: undefined, rounds: 2 });
+  expect(given.order).toEqual(["own", "plain", "plain", "own"]);
 });
 
 test("one disturbed turn does not give a way up", async () => {
   const given = work([1, 1, 1], [10, 10, 10], [12, 9, 9]);
-  expect(await contest(given, 3)).toMatchObject({ peer: [12, 9, 9], flash: false });
+  expect(await contest(given, 3)).toMatchObject({ peer: [12, 9, 9], way: false });
 });
 
 const spin = (milliseconds: number): void => {
@@ -56,6 +64,7 @@ function spinning(disturbs: (round: number) => boolean) {
       spin(330);
       return { seconds: 10 + round, processorSeconds: disturbs(round) ? 0 : 0.33 };
     },
+    ways: [true, false],
   };
 }
 

@@ -1,59 +1,44 @@
-/** llama.cpp in a process of its own: asked in lines, answers in JSON (`llama-peer.c`). */
+/** The other side in a process of its own: asked in lines, answers in JSON (`llama-peer.c`, `onnx/onnx-peer.c`). */
 
-import { DTYPES } from "../../../backend/dtype.ts";
 import { MistralError } from "../../../errors.ts";
-import type { KvCacheType } from "../../../models/step-limits.ts";
-import type { LlamaPackage } from "./llama-package.ts";
+import type { PeerName, Way } from "./peer.ts";
 
-export interface LlamaOptions {
-  /** GGUF file. */
-  readonly path: string;
-  readonly threads: number;
-  /** Sequences that there is room for, and tokens of each. */
-  readonly sequences: number;
-  readonly contextLength: number;
-  readonly kvCacheType: KvCacheType;
-}
-
-export interface LlamaReady {
+export interface PeerReady {
   readonly release: string;
   readonly load_seconds: number;
-  /** The instructions it uses. */
+  /** The instructions it uses, where it tells. */
   readonly system: string;
 }
 
-export interface LlamaTime {
+export interface PeerTime {
   readonly seconds: number;
   /** Of all threads, what was not timed included. */
   readonly processor_seconds: number;
 }
 
-export class LlamaProcess {
+export class PeerProcess {
+  readonly #name: PeerName;
   readonly #child: Bun.Subprocess<"pipe", "pipe", "pipe">;
   readonly #lines: AsyncGenerator<string>;
   readonly #stderr: Promise<string>;
   readonly startedMs = performance.now();
 
-  constructor({ program, library, backends }: LlamaPackage, options: LlamaOptions) {
-    const { path, threads, sequences, contextLength, kvCacheType } = options;
-    const numbers = [threads, sequences, contextLength, DTYPES[kvCacheType].code].map(String);
-    this.#child = Bun.spawn([program, library, backends, path, ...numbers], {
-      stdin: "pipe",
-      stdout: "pipe",
-      stderr: "pipe",
-    });
+  constructor(name: PeerName, command: readonly string[]) {
+    this.#name = name;
+    this.#child = Bun.spawn([...command], { stdin: "pipe", stdout: "pipe", stderr: "pipe" });
     this.#stderr = new Response(this.#child.stderr).text();
     this.#lines = linesOf(this.#child.stdout);
   }
 
   /** When the model is loaded; to be asked once, before anything else. */
-  ready(): Promise<LlamaReady> {
+  ready(): Promise<PeerReady> {
     return this.#answer();
   }
 
-  /** Makes what follows use flash attention or not; seconds that it took to make room. */
-  async useFlashAttention(flash: boolean): Promise<number> {
-    const { seconds } = await this.#ask<LlamaTime>(`flash ${flash ? 1 : 0}`);
+  /** Makes what follows go this way; seconds that it took to make room. */
+  async use(way: Way): Promise<number> {
+    if (way === undefined) return 0;
+    const { seconds } = await this.#ask<PeerTime>(`flash ${way ? 1 : 0}`);
     return seconds;
   }
 
@@ -62,12 +47,22 @@ export class LlamaProcess {
     await this.#ask(`first ${tokens}`);
   }
 
-  prefill(tokens: number): Promise<LlamaTime> {
+  prefill(tokens: number): Promise<PeerTime> {
     return this.#ask(`prefill ${tokens}`);
   }
 
-  decode(steps: number, depth: number, sequences: number): Promise<LlamaTime> {
+  decode(steps: number, depth: number, sequences: number): Promise<PeerTime> {
     return this.#ask(`decode ${steps} ${depth} ${sequences}`);
+  }
+
+  /**
+   * Logits behind the last of these tokens, of which the first `prompt` are computed as one and the others by and by in
+   * so many sequences. Of ONNX Runtime, whose model we write.
+   */
+  async logits(tokens: readonly number[], prompt: number, sequences: number): Promise<readonly number[]> {
+    const line = `logits ${prompt} ${sequences} ${tokens.join()}`;
+    const { logits } = await this.#ask<{ readonly logits: readonly number[] }>(line);
+    return logits;
   }
 
   async peakBytes(): Promise<number> {
@@ -94,7 +89,7 @@ export class LlamaProcess {
     const signal = this.#child.signalCode;
     throw new MistralError(
       "invalid_configuration",
-      `--against llama.cpp: it ended with ${signal === null ? `status ${status}` : signal}: ${reason || "it said nothing"}`,
+      `--against ${this.#name}: it ended with ${signal === null ? `status ${status}` : signal}: ${reason || "it said nothing"}`,
       { parameter: "--against" },
     );
   }
