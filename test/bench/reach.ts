@@ -9,14 +9,13 @@
 import { mkdirSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { parseArgs } from "node:util";
+import type { AgainstWork } from "../../src/cli/bench/against/arena.ts";
 import type { Comparison } from "../../src/cli/bench/against/comparison.ts";
 import { BusyProcess } from "./reach/busy-process.ts";
 import { type Part, type ReachResult, readResult, resultPath, writeResult } from "./reach/reach-result.ts";
 import { reachTable } from "./reach/reach-table.ts";
 
-const ROOT = join(import.meta.dir, "..", "..");
-/** Of the parts in which the prompt is not what is measured. */
-const SHORT_PROMPT = "16";
+const MEASURE = join(import.meta.dir, "reach", "measure.ts");
 
 const { values: options, positionals } = parseArgs({
   allowPositionals: true,
@@ -28,7 +27,7 @@ const { values: options, positionals } = parseArgs({
     threads: { type: "string", default: "2,1" },
     /** Engines, comma-separated. */
     against: { type: "string", default: "llama.cpp" },
-    /** Tokens before those of the deep part; 0 for none. */
+    /** Tokens before those that one sequence generates, besides none; 0 for none alone. */
     depth: { type: "string", default: "2048" },
     sequences: { type: "string", default: "8" },
     prompt: { type: "string", default: "512" },
@@ -94,32 +93,34 @@ class Measurements {
   }
 
   #parts(): readonly Part[] {
-    return [
-      "short",
-      ...(this.#depth > 0 ? (["deep"] as const) : []),
-      ...(options.disturb ? (["disturbed"] as const) : []),
-    ];
+    return options.disturb ? ["calm", "disturbed"] : ["calm"];
   }
 
-  /** A part with other lengths than those asked for is measured anew. */
+  #work(part: Part): AgainstWork {
+    const single = { depth: 0, sequences: 1 };
+    if (part === "disturbed") return { prompts: [], cells: [single], wholeProcesses: false };
+    const many = { depth: 0, sequences: this.#sequences };
+    const deep = { depth: this.#depth, sequences: 1 };
+    const cells = [single, ...(many.sequences > 1 ? [many] : []), ...(deep.depth > 0 ? [deep] : [])];
+    return { prompts: [this.#prompt], cells, wholeProcesses: true };
+  }
+
+  /** A part that lacks something of what is asked for is measured anew. */
   #holds({ parts }: ReachResult, part: Part): boolean {
+    const { prompts, cells } = this.#work(part);
     const rows = parts[part]?.rows;
-    if (rows === undefined) return false;
-    if (part === "deep") return rows.some(({ depth }) => depth === this.#depth);
-    if (part === "disturbed") return true;
-    const hasPrompt = rows.some(({ phase, tokens }) => phase === "prefill" && tokens === this.#prompt);
-    return hasPrompt && rows.some(({ sequences }) => sequences === this.#sequences);
+    return (
+      rows !== undefined &&
+      prompts.every((tokens) => rows.some((row) => row.phase === "prefill" && row.tokens === tokens)) &&
+      cells.every(({ depth, sequences }) =>
+        rows.some((row) => row.phase === "decode" && row.depth === depth && row.sequences === sequences),
+      )
+    );
   }
 
-  #flags(part: Part): readonly string[] {
-    const generated = ["--gen-len", String(this.#generate), "--repetitions", String(this.#repetitions)];
-    if (part === "deep") {
-      return ["--prompt-len", SHORT_PROMPT, "--depth", String(this.#depth), "--batch", "1", ...generated];
-    }
-    if (part === "disturbed")
-      return ["--prompt-len", SHORT_PROMPT, "--depth", "0", "--batch", "1", ...generated];
-    const batch = [...new Set([1, this.#sequences])].join();
-    return ["--prompt-len", String(this.#prompt), "--depth", "0", "--batch", batch, ...generated];
+  #flags({ file, threads, against }: Job): readonly string[] {
+    const lengths = ["--gen-len", String(this.#generate), "--repetitions", String(this.#repetitions)];
+    return ["--against", against, "-f", file, "--threads", String(threads), ...lengths];
   }
 
   /** Undefined where it failed or there was no time. */
@@ -133,18 +134,8 @@ class Measurements {
     const startedMs = performance.now();
     const busy = part === "disturbed" ? new BusyProcess(leftMs / 1000) : undefined;
     try {
-      const model = ["--against", job.against, "-f", job.file, "--threads", String(job.threads)];
-      const program = [
-        process.execPath,
-        join(ROOT, "src/cli/start.ts"),
-        "bench",
-        ...model,
-        ...this.#flags(part),
-      ];
-      const child = Bun.spawn([...program, "--json"], {
-        stdio: ["ignore", "pipe", "pipe"],
-        timeout: Math.ceil(leftMs),
-      });
+      const command = [process.execPath, MEASURE, JSON.stringify(this.#work(part)), ...this.#flags(job)];
+      const child = Bun.spawn(command, { stdio: ["ignore", "pipe", "pipe"], timeout: Math.ceil(leftMs) });
       const [stdout, stderr, status] = await Promise.all([
         new Response(child.stdout).text(),
         new Response(child.stderr).text(),

@@ -7,11 +7,8 @@ import { existsSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import type { Comparison } from "../../../src/cli/bench/against/comparison.ts";
 
-/**
- * `short`: the prompt, one sequence and many, whole processes; `deep`: one sequence behind many tokens; `disturbed`:
- * one sequence beside a process that never rests.
- */
-export type Part = "short" | "deep" | "disturbed";
+/** `disturbed` is one sequence beside a process that never rests, `calm` everything else. */
+export type Part = "calm" | "disturbed";
 
 export interface ReachResult {
   readonly file: string;

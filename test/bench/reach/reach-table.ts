@@ -3,18 +3,16 @@
 import { basename } from "node:path";
 import type { Comparison, ComparisonRow, Pair } from "../../../src/cli/bench/against/comparison.ts";
 import { formatBytes, formatDuration } from "../../../src/cli/units.ts";
-import type { Part, ReachResult } from "./reach-result.ts";
+import type { ReachResult } from "./reach-result.ts";
 
 const NOT_MEASURED = "-";
 
 /** Rows in the order given; a depth or a number of sequences that any of them has is a column of all. */
 export function reachTable(results: readonly ReachResult[]): string {
-  const rowsOf = (part: Part): ComparisonRow[] => results.flatMap(({ parts }) => parts[part]?.rows ?? []);
-  const prompts = distinct(
-    rowsOf("short").flatMap(({ phase, tokens }) => (phase === "prefill" ? [tokens] : [])),
-  );
-  const many = distinct(rowsOf("short").flatMap(({ sequences }) => (sequences > 1 ? [sequences] : [])));
-  const depths = distinct(rowsOf("deep").flatMap(({ depth }) => (depth > 0 ? [depth] : [])));
+  const rows = results.flatMap(({ parts }) => parts.calm?.rows ?? []);
+  const prompts = distinct(rows.flatMap(({ phase, tokens }) => (phase === "prefill" ? [tokens] : [])));
+  const many = distinct(rows.flatMap(({ sequences }) => (sequences > 1 ? [sequences] : [])));
+  const depths = distinct(rows.flatMap(({ depth }) => (depth > 0 ? [depth] : [])));
   const withDisturbed = results.some(({ parts }) => parts.disturbed !== undefined);
   const head = [
     ...["file", "threads", "against", "decode"],
@@ -25,24 +23,18 @@ export function reachTable(results: readonly ReachResult[]): string {
     ...["start to first token", "load", "peak memory"],
   ];
   const lines = results.map((result) => {
-    const { short, deep, disturbed } = result.parts;
-    const decodes = (of: Comparison | undefined, depth: number, sequences: number): string =>
-      speedCell(
-        of?.rows.find((row) => row.phase === "decode" && row.depth === depth && row.sequences === sequences),
-      );
+    const { calm, disturbed } = result.parts;
+    const find = (is: (row: ComparisonRow) => boolean): string => speedCell(calm?.rows.find(is));
+    const decode = (depth: number, sequences: number): string =>
+      find((row) => row.phase === "decode" && row.depth === depth && row.sequences === sequences);
     return [
-      ...[basename(result.file, ".gguf"), String(result.threads), peerName(result), decodes(short, 0, 1)],
-      ...depths.map((depth) => decodes(deep, depth, 1)),
-      ...many.map((sequences) => decodes(short, 0, sequences)),
-      ...prompts.map((tokens) =>
-        speedCell(short?.rows.find((row) => row.phase === "prefill" && row.tokens === tokens)),
-      ),
-      ...(withDisturbed ? [keptCell(short, disturbed)] : []),
-      ...[
-        pairCell(short?.first_token_seconds, formatDuration),
-        pairCell(short?.load_seconds, formatDuration),
-      ],
-      pairCell(short?.peak_rss_bytes, formatBytes),
+      ...[basename(result.file, ".gguf"), String(result.threads), peerName(result), decode(0, 1)],
+      ...depths.map((depth) => decode(depth, 1)),
+      ...many.map((sequences) => decode(0, sequences)),
+      ...prompts.map((tokens) => find((row) => row.phase === "prefill" && row.tokens === tokens)),
+      ...(withDisturbed ? [keptCell(calm, disturbed)] : []),
+      ...[pairCell(calm?.first_token_seconds, formatDuration), pairCell(calm?.load_seconds, formatDuration)],
+      pairCell(calm?.peak_rss_bytes, formatBytes),
     ];
   });
   const rule = head.map((_, column) => (column === 0 || column === 2 ? "---" : "---:"));
@@ -51,7 +43,7 @@ export function reachTable(results: readonly ReachResult[]): string {
 }
 
 function peerName({ against, parts }: ReachResult): string {
-  const comparison = parts.short ?? parts.deep ?? parts.disturbed;
+  const comparison = parts.calm ?? parts.disturbed;
   return comparison === undefined ? against : `${comparison.peer.name} ${release(comparison)}`;
 }
 
@@ -93,6 +85,15 @@ function distinct(values: readonly number[]): readonly number[] {
   return [...new Set(values)].sort((a, b) => a - b);
 }
 
+/** How each engine does its work; what differs from file to file in it is left out. */
+function manners(comparisons: readonly Comparison[]): readonly string[] {
+  const sentences = comparisons.map(
+    ({ peer, kv_cache_type }) =>
+      `${peer.name}: ${peer.manner.replace(/, [\d.]+ [kMGT]?B\b/, "")}; our KV cache ${kv_cache_type}.`,
+  );
+  return [...new Set(sentences)];
+}
+
 function legend(results: readonly ReachResult[], withDisturbed: boolean): string {
   const comparisons = results.flatMap(({ parts }) => Object.values(parts));
   const disturbed = comparisons.reduce((sum, { disturbed_rounds }) => sum + disturbed_rounds, 0);
@@ -102,7 +103,7 @@ function legend(results: readonly ReachResult[], withDisturbed: boolean): string
   const dates = results.map(({ date }) => date.slice(0, 10)).sort();
   const sentences = [
     "tokens/s of all sequences together, ours / theirs, medians of turns; their ratio; our share of what reading the weights, keys and values, or multiplying, allows.",
-    "llama.cpp: the better of flash attention on and off.",
+    ...manners(comparisons),
     ...(withDisturbed ? ["Beside a busy process: what each side keeps of its speed of one sequence."] : []),
     ...(comparisons.length === 0
       ? []

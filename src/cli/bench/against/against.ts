@@ -1,6 +1,7 @@
 /**
- * `bench --against llama.cpp` or `onnxruntime`: both sides on the same file with the same threads, by turns: prompts of each length,
- * tokens generated behind each depth by each number of sequences, and whole processes. Progress goes to stderr.
+ * `bench --against llama.cpp` or `onnxruntime`: both sides on the same file with the same threads, by turns: prompts of
+ * each length, tokens generated behind each depth by each number of sequences, and whole processes. Progress goes to
+ * stderr.
  */
 
 import type { Resolution } from "../../../config/resolve.ts";
@@ -12,28 +13,38 @@ import { fetchModel } from "../../fetch-model.ts";
 import type { Log } from "../../log.ts";
 import { prepareModel } from "../../prepare-model.ts";
 import type { LoaderOptions } from "../../runner-options.ts";
-import { formatDuration } from "../../units.ts";
 import { blocksOf } from "../bench-step.ts";
 import { MachineLimits } from "../machine-limits.ts";
 import { requireRoom } from "../room.ts";
-import { type Cell, type Comparison, comparisonRow, comparisonTable, pairOf } from "./comparison.ts";
+import { type AgainstWork, Arena } from "./arena.ts";
+import { type Comparison, comparisonRow, comparisonTable, pairOf } from "./comparison.ts";
 import { installLlama } from "./llama.ts";
 import { onnxPeer } from "./onnx/onnx.ts";
 import { OwnSide } from "./own-side.ts";
 import type { Peer, PeerName, PeerOptions, Way } from "./peer.ts";
-import type { PeerProcess } from "./peer-process.ts";
 import { StepWork } from "./step-bounds.ts";
-import { type Contest, contest, type Turn } from "./turns.ts";
 import { type OwnCommand, ownFirstToken, ownProcess, peerFirstToken, peerProcess } from "./whole-process.ts";
 
-/** A turn of generating is as many steps as the slower side does in about this time, at most as many as asked for. */
-const TURN_SECONDS = 2;
-const TRIAL_STEPS = 4;
 /** Whole processes are short and vary more. */
 const PROCESS_REPETITIONS_MIN = 3;
 
-/** Runs the comparison. Throws MistralError when the model or the other engine cannot do what is asked for. */
+/** Compares and prints. Throws MistralError when the model or the other engine cannot do what is asked for. */
 export async function benchAgainst({ settings }: Resolution, against: PeerName, log: Log): Promise<void> {
+  const { promptLength: prompts, depth, batch, json } = settings;
+  const cells = distinct(depth).flatMap((tokens) =>
+    distinct(batch).map((sequences) => ({ depth: tokens, sequences })),
+  );
+  const comparison = await compareEngines(settings, against, { prompts, cells, wholeProcesses: true }, log);
+  process.stdout.write(json ? `${JSON.stringify(comparison)}\n` : comparisonTable(comparison));
+}
+
+/** Runs the comparison; of the settings, those that say what is compared count for nothing. */
+export async function compareEngines(
+  settings: Settings,
+  against: PeerName,
+  work: AgainstWork,
+  log: Log,
+): Promise<Comparison> {
   const resolved = await fetchModel(settings, log);
   if (!resolved.checkpointPath.endsWith(".gguf")) {
     throw new MistralError(
@@ -44,7 +55,7 @@ export async function benchAgainst({ settings }: Resolution, against: PeerName, 
   }
   // Before our model is loaded: there may be nothing to compare with.
   const installed = against === "llama.cpp" ? await installLlama() : undefined;
-  const sequences = Math.max(...settings.batch);
+  const sequences = Math.max(...work.cells.map((cell) => cell.sequences));
   const prepared = prepareModel(
     resolved,
     {
@@ -59,7 +70,7 @@ export async function benchAgainst({ settings }: Resolution, against: PeerName, 
   const { checkpoint, options } = prepared;
   prepared.tellPlan();
   const other = installed ?? (await onnxPeer(checkpoint, { threads: options.threads }));
-  const promptTokens = Math.max(...settings.promptLength, ...settings.depth);
+  const promptTokens = Math.max(1, ...work.prompts, ...work.cells.map(({ depth }) => depth));
   const totalTokens = promptTokens + settings.generatedLength;
   const peerOptions: PeerOptions = {
     path: options.path,
@@ -84,30 +95,31 @@ export async function benchAgainst({ settings }: Resolution, against: PeerName, 
       threads: model.info.threads,
       instructionSet: model.info.instructionSet,
     });
-    const work = new StepWork(checkpoint, options.kvCacheType);
-    const arena = new Arena({ own, other, peer, settings, log });
+    const bounds = new StepWork(checkpoint, options.kvCacheType);
+    const arena = new Arena({ own, other, peer, work, settings, log });
     const prefill = await arena.prefill();
     const decode = await arena.decode();
     const rows = [...prefill, ...decode].map(({ cell, result }) => {
       const bound =
         cell.phase === "prefill"
-          ? work.prefillBound(limits, cell.tokens)
-          : work.decodeBound(limits, cell.depth + cell.tokens / 2, cell.sequences);
+          ? bounds.prefillBound(limits, cell.tokens)
+          : bounds.decodeBound(limits, cell.depth + cell.tokens / 2, cell.sequences);
       return comparisonRow(cell, result, bound);
     });
-    const { way } = prefill.at(-1)!.result;
     await peer.close();
     const facts = factsOf(resolved.id, model, settings.repetitions);
     model.close();
-    const processes = await compareProcesses(other, peerOptions, ownCommand(options, settings), {
-      promptTokens: Math.max(...settings.promptLength),
-      way,
-      repetitions: Math.max(settings.repetitions, PROCESS_REPETITIONS_MIN),
-      log,
-    });
+    const processes = work.wholeProcesses
+      ? await compareProcesses(other, peerOptions, ownCommand(options, settings), {
+          promptTokens: Math.max(...work.prompts),
+          way: prefill.at(-1)!.result.way,
+          repetitions: Math.max(settings.repetitions, PROCESS_REPETITIONS_MIN),
+          log,
+        })
+      : {};
     const contests = [...prefill, ...decode].map(({ result }) => result);
     const tile = limits.int8TileOpsPerSecond;
-    const comparison: Comparison = {
+    return {
       ...facts,
       peer: { name: other.name, release, package: other.package, manner: other.manner },
       limits: {
@@ -121,102 +133,13 @@ export async function benchAgainst({ settings }: Resolution, against: PeerName, 
       disturbed_rounds: contests.reduce((sum, { disturbed }) => sum + disturbed, 0),
       rounds: contests.reduce((sum, { rounds }) => sum + rounds, 0),
     };
-    process.stdout.write(settings.json ? `${JSON.stringify(comparison)}\n` : comparisonTable(comparison));
   } finally {
     await peer.close();
     model.close();
   }
 }
 
-interface Measured {
-  readonly cell: Cell;
-  readonly result: Contest;
-}
-
-interface ArenaOptions {
-  readonly own: OwnSide;
-  readonly other: Peer;
-  /** Of the other side. */
-  readonly peer: PeerProcess;
-  readonly settings: Settings;
-  readonly log: Log;
-}
-
-class Arena {
-  readonly #own: OwnSide;
-  readonly #other: Peer;
-  readonly #peer: PeerProcess;
-  readonly #settings: Settings;
-  readonly #log: Log;
-
-  constructor({ own, other, peer, settings, log }: ArenaOptions) {
-    this.#own = own;
-    this.#other = other;
-    this.#peer = peer;
-    this.#settings = settings;
-    this.#log = log;
-  }
-
-  async prefill(): Promise<Measured[]> {
-    const measured: Measured[] = [];
-    for (const tokens of this.#settings.promptLength) {
-      // A prompt that does not count: pages come into being, threads start.
-      this.#own.prefill(tokens);
-      for (const way of this.#other.ways) await this.#peerTurn(way, () => this.#peer.prefill(tokens));
-      const result = await contest(
-        {
-          own: () => this.#own.prefill(tokens),
-          peer: (way) => this.#peerTurn(way, () => this.#peer.prefill(tokens)),
-          ways: this.#other.ways,
-        },
-        this.#settings.repetitions,
-      );
-      measured.push(this.#tell({ phase: "prefill", tokens, depth: 0, sequences: 1 }, result));
-    }
-    return measured;
-  }
-
-  /** Shallow depths first: what is computed for one is the beginning of the next. */
-  async decode(): Promise<Measured[]> {
-    const measured: Measured[] = [];
-    for (const depth of ascending(this.#settings.depth)) {
-      for (const sequences of ascending(this.#settings.batch)) {
-        const peerTurn = (steps: number, way: Way): Promise<Turn> =>
-          this.#peerTurn(way, () => this.#peer.decode(steps, depth, sequences));
-        const trials = [this.#own.decode(TRIAL_STEPS, depth, sequences)];
-        for (const way of this.#other.ways) trials.push((await peerTurn(TRIAL_STEPS, way)).seconds);
-        const affordable = Math.floor((TURN_SECONDS * TRIAL_STEPS) / Math.max(...trials));
-        const steps = Math.min(this.#settings.generatedLength, Math.max(TRIAL_STEPS, affordable));
-        const result = await contest(
-          {
-            own: () => this.#own.decode(steps, depth, sequences),
-            peer: (way) => peerTurn(steps, way),
-            ways: this.#other.ways,
-          },
-          this.#settings.repetitions,
-        );
-        measured.push(this.#tell({ phase: "decode", tokens: steps, depth, sequences }, result));
-      }
-    }
-    return measured;
-  }
-
-  async #peerTurn(way: Way, turn: () => ReturnType<PeerProcess["prefill"]>): Promise<Turn> {
-    await this.#peer.use(way);
-    const { seconds, processor_seconds } = await turn();
-    return { seconds, processorSeconds: processor_seconds };
-  }
-
-  #tell(cell: Cell, result: Contest): Measured {
-    const { phase, tokens, depth, sequences } = cell;
-    const shown = (times: readonly number[]): string => times.map((time) => formatDuration(time)).join(", ");
-    this.#log.write(
-      "info",
-      `${phase} of ${tokens} tokens at depth ${depth}, sequences: ${sequences}; ours ${shown(result.own)}; ${this.#other.name} ${shown(result.peer)}`,
-    );
-    return { cell, result };
-  }
-}
+type ProcessFigures = Required<Pick<Comparison, "first_token_seconds" | "load_seconds" | "peak_rss_bytes">>;
 
 interface ProcessWork {
   readonly promptTokens: number;
@@ -231,7 +154,7 @@ async function compareProcesses(
   options: PeerOptions,
   command: OwnCommand,
   { promptTokens, way, repetitions, log }: ProcessWork,
-): Promise<Pick<Comparison, "first_token_seconds" | "load_seconds" | "peak_rss_bytes">> {
+): Promise<ProcessFigures> {
   const first: { own: number[]; peer: number[] } = { own: [], peer: [] };
   const load: { own: number[]; peer: number[] } = { own: [], peer: [] };
   const peak: { own: number[]; peer: number[] } = { own: [], peer: [] };
@@ -305,6 +228,6 @@ function factsOf(
   };
 }
 
-function ascending(values: readonly number[]): readonly number[] {
+function distinct(values: readonly number[]): readonly number[] {
   return [...new Set(values)].sort((a, b) => a - b);
 }

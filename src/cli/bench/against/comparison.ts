@@ -63,10 +63,10 @@ export interface Comparison {
     readonly int8_tile_ops_per_second?: number;
   };
   readonly rows: readonly ComparisonRow[];
-  /** From the start of a process to its first token. */
-  readonly first_token_seconds: Pair;
-  readonly load_seconds: Pair;
-  readonly peak_rss_bytes: Pair;
+  /** From the start of a process to its first token. This and what follows: where whole processes were compared. */
+  readonly first_token_seconds?: Pair;
+  readonly load_seconds?: Pair;
+  readonly peak_rss_bytes?: Pair;
   /** Rounds in which other programs used the processors, among all rounds; they were repeated if that helped. */
   readonly disturbed_rounds: number;
   readonly rounds: number;
@@ -145,18 +145,6 @@ export function comparisonTable(comparison: Comparison): string {
     percent(row.share_of_bound),
     percent(row.peer_share_of_bound),
   ]);
-  const seconds = ({ own, peer: other }: Pair): string[] => [
-    formatDuration(own),
-    formatDuration(other),
-    `${(other / own).toFixed(2)}x`,
-  ];
-  const { peak_rss_bytes: peak } = comparison;
-  const processes = [
-    ["", "mistral.ts", peer.name, "ratio"],
-    ["Start to first token", ...seconds(comparison.first_token_seconds)],
-    ["Load", ...seconds(comparison.load_seconds)],
-    ["Peak memory", formatBytes(peak.own), formatBytes(peak.peer), `${(peak.peer / peak.own).toFixed(2)}x`],
-  ];
   const { disturbed_rounds: disturbed, rounds } = comparison;
   const note =
     disturbed === 0
@@ -165,8 +153,29 @@ export function comparisonTable(comparison: Comparison): string {
   return [
     textTable(facts),
     textTable([head, ...speeds], { alignRight: hasWays ? [1, 2, 4, 5, 7, 8] : [1, 2, 3, 4, 6, 7] }),
-    `${textTable(processes, { alignRight: [1, 2, 3] })}${note}`,
+    `${processTable(comparison)}${note}`,
   ].join("\n");
+}
+
+function processTable({
+  peer,
+  first_token_seconds: first,
+  load_seconds: load,
+  peak_rss_bytes: peak,
+}: Comparison): string {
+  if (first === undefined || load === undefined || peak === undefined) return "";
+  const seconds = ({ own, peer: other }: Pair): string[] => [
+    formatDuration(own),
+    formatDuration(other),
+    `${(other / own).toFixed(2)}x`,
+  ];
+  const rows = [
+    ["", "mistral.ts", peer.name, "ratio"],
+    ["Start to first token", ...seconds(first)],
+    ["Load", ...seconds(load)],
+    ["Peak memory", formatBytes(peak.own), formatBytes(peak.peer), `${(peak.peer / peak.own).toFixed(2)}x`],
+  ];
+  return textTable(rows, { alignRight: [1, 2, 3] });
 }
 
 function nameOf({ phase, tokens, depth, sequences }: ComparisonRow): string {

@@ -70,7 +70,7 @@ compares(
       expect(row.ratio).toBeCloseTo(row.tokens_per_s.median / row.peer_tokens_per_s.median, 1);
       expect(row.share_of_bound).toBeLessThan(1);
     }
-    const { first_token_seconds, load_seconds, peak_rss_bytes } = comparison;
+    const { first_token_seconds, load_seconds, peak_rss_bytes } = comparison as Required<Comparison>;
     for (const pair of [first_token_seconds, load_seconds, peak_rss_bytes]) {
       expect(pair.own).toBeGreaterThan(0);
       expect(pair.peer).toBeGreaterThan(0);

@@ -81,6 +81,13 @@ test("an engine that has but one way has no column for it", () => {
   expect(lines[6]!.length).toBe(lines[5]!.length);
 });
 
+test("without whole processes there is no table of them", () => {
+  const { first_token_seconds: _first, load_seconds: _load, peak_rss_bytes: _peak, ...rest } = COMPARISON;
+  const text = comparisonTable(rest);
+  expect(text).toContain("Decode (10 tokens @ d512, 8 sequences)");
+  expect(text).not.toContain("Peak memory");
+});
+
 test("a tile unit is named, and so is what disturbed the turns", () => {
   const limits = { ...COMPARISON.limits, int8_tile_ops_per_second: 1.2e13 };
   const text = comparisonTable({ ...COMPARISON, limits, disturbed_rounds: 4 });
