@@ -37,6 +37,7 @@ function comparisonOf(
     threads: 2,
     instruction_set: "x86_64_v4",
     kv_cache_type: "f16",
+    activations: "precise",
     repetitions: 3,
     peer: { name: "llama.cpp", release: "b0.5.0-dirty", package: "a package", manner: "well, 12 MB, fast" },
     limits: { read_bytes_per_second: 3.04e10, f32_ops_per_second: 4.2e11, int8_dot_ops_per_second: 1.7e12 },
@@ -55,6 +56,7 @@ const RESULT: ReachResult = {
   file: "/models/small.gguf",
   threads: 2,
   against: "llama.cpp",
+  activations: "precise",
   date: "2026-11-22T12:00:00.000Z",
   parts: {
     calm: comparisonOf([
@@ -72,22 +74,22 @@ test("a row for each file and number of threads: both speeds, their ratio, our s
     "\n",
   );
   expect(lines[0]).toBe(
-    "| file | threads | against | decode | decode behind 64 | 8 sequences | prompt of 10 | beside a busy process | start to first token | load | peak memory |",
+    "| file | threads | activations | against | decode | decode behind 64 | 8 sequences | prompt of 10 | beside a busy process | start to first token | load | peak memory |",
   );
   expect(lines[2]).toBe(
-    "| small | 2 | llama.cpp 0.5.0 | 50.0 / 25.0, 2.00x, 50% | 40.0 / 10.0, 4.00x, 40% | 80.0 / 40.0, 2.00x, 80% | 200 / 50.0, 4.00x, 200% | 50% / 20% | 200 ms / 400 ms | 50 ms / 100 ms | 200 MB / 500 MB |",
+    "| small | 2 | precise | llama.cpp 0.5.0 | 50.0 / 25.0, 2.00x, 50% | 40.0 / 10.0, 4.00x, 40% | 80.0 / 40.0, 2.00x, 80% | 200 / 50.0, 4.00x, 200% | 50% / 20% | 200 ms / 400 ms | 50 ms / 100 ms | 200 MB / 500 MB |",
   );
   // What was not measured is a dash.
-  expect(lines[3]).toContain("| small | 1 | llama.cpp 0.5.0 | 50.0 / 25.0, 2.00x, 50% | 40.0");
+  expect(lines[3]).toContain("| small | 1 | precise | llama.cpp 0.5.0 | 50.0 / 25.0, 2.00x, 50% | 40.0");
   expect(lines[3]).toContain("| - | 200 ms / 400 ms |");
   expect(lines[5]).toContain("2026-11-22, x86_64_v4, 30.4 to 30.4 GB/s read.");
   expect(lines[5]).toContain("llama.cpp: well, fast; our KV cache f16. Beside");
   expect(lines[5]).toContain("Other programs used the processors in 3 of 12 rounds.");
 });
 
-test("results are kept by file, threads and engine, and what is no result is refused", () => {
+test("results are kept by file, threads, precision and engine, and what is no result is refused", () => {
   const path = resultPath(folder, RESULT);
-  expect(path).toBe(join(folder, "small.2.llama.cpp.json"));
+  expect(path).toBe(join(folder, "small.2.precise.llama.cpp.json"));
   expect(readResult(path)).toBeUndefined();
   writeResult(path, RESULT);
   expect(readResult(path)).toEqual(RESULT);
@@ -144,7 +146,7 @@ test("what cannot be done is refused before anything is measured", async () => {
   });
   const late = await reach("--out", join(folder, "late"), "--minutes", "0", "--threads", "1", "model.gguf");
   expect(late.status).toBe(1);
-  expect(late.stderr).toContain("model.gguf, threads: 1, against llama.cpp, calm: no time left");
+  expect(late.stderr).toContain("model.gguf, threads: 1, precise, against llama.cpp, calm: no time left");
   expect(late.stderr).toContain("1 of 1 are not complete");
 }, 60_000);
 
@@ -166,17 +168,29 @@ measures(
     writeOldLlamaTwin(model, "q8_0");
     const out = join(folder, "out");
     const lengths = ["--depth", "8", "--prompt", "6", "--generate", "4", "--sequences", "2"];
-    const flags = ["--out", out, "--minutes", "2", "--threads", "1", "--repetitions", "1", ...lengths];
+    const flags = [
+      "--out",
+      out,
+      "--minutes",
+      "2",
+      "--threads",
+      "1",
+      "--repetitions",
+      "1",
+      ...lengths,
+      "--activations",
+      "fast",
+    ];
     const first = await reach(...flags, model);
     expect({ status: first.status, stderr: first.status === 0 ? "" : first.stderr }).toEqual({
       status: 0,
       stderr: "",
     });
     const row =
-      /^\| tiny \| 1 \| llama\.cpp 0\.5\.0 \|( \d+(\.\d)? \/ \d+(\.\d)?, \d+\.\d\dx, \d+% \|){4}( [^|-]+ \|){3}$/m;
+      /^\| tiny \| 1 \| fast \| llama\.cpp 0\.5\.0 \|( \d+(\.\d)? \/ \d+(\.\d)?, \d+\.\d\dx, \d+% \|){4}( [^|-]+ \|){3}$/m;
     expect(first.stdout).toMatch(row);
 
-    const path = resultPath(out, { file: model, threads: 1, against: "llama.cpp" });
+    const path = resultPath(out, { file: model, threads: 1, against: "llama.cpp", activations: "fast" });
     const before = readFileSync(path, "utf8");
     const second = await reach(...flags, model);
     expect(second).toEqual({ status: 0, stdout: first.stdout, stderr: "" });

@@ -25,6 +25,8 @@ const { values: options, positionals } = parseArgs({
     /** After so long nothing more is begun, and what is under way is ended. */
     minutes: { type: "string", default: "60" },
     threads: { type: "string", default: "2,1" },
+    /** How our products take activations: `precise`, `fast`, or both, comma-separated. */
+    activations: { type: "string", default: "precise" },
     /** Engines, comma-separated. */
     against: { type: "string", default: "llama.cpp" },
     /** Tokens before those that one sequence generates, besides none; 0 for none alone. */
@@ -63,6 +65,7 @@ interface Job {
   readonly file: string;
   readonly threads: number;
   readonly against: string;
+  readonly activations: string;
 }
 
 class Measurements {
@@ -83,7 +86,7 @@ class Measurements {
     let result: ReachResult = readResult(path) ?? { ...job, date: new Date().toISOString(), parts: {} };
     for (const part of this.#parts()) {
       if (this.#holds(result, part)) continue;
-      const title = `${job.file}, threads: ${job.threads}, against ${job.against}, ${part}`;
+      const title = `${job.file}, threads: ${job.threads}, ${job.activations}, against ${job.against}, ${part}`;
       const comparison = await this.#measure(job, part, title);
       if (comparison === undefined) return false;
       result = { ...result, parts: { ...result.parts, [part]: comparison } };
@@ -118,9 +121,10 @@ class Measurements {
     );
   }
 
-  #flags({ file, threads, against }: Job): readonly string[] {
+  #flags({ file, threads, against, activations }: Job): readonly string[] {
     const lengths = ["--gen-len", String(this.#generate), "--repetitions", String(this.#repetitions)];
-    return ["--against", against, "-f", file, "--threads", String(threads), ...lengths];
+    const how = ["--threads", String(threads), "--activations", activations];
+    return ["--against", against, "-f", file, ...how, ...lengths];
   }
 
   /** Undefined where it failed or there was no time. */
@@ -168,10 +172,17 @@ function renderFiles(paths: readonly string[]): void {
 /** All files with the first number of threads come first: a run that ends early has something of each. */
 function jobsOf(files: readonly string[]): Job[] {
   const threads = options.threads.split(",").map((text) => checkedNumber("threads", text, 1));
-  const against = options.against.split(",").map((text) => text.trim());
+  const words = (text: string): string[] => text.split(",").map((word) => word.trim());
   return threads.flatMap((count) =>
     files.flatMap((file) =>
-      against.map((engine) => ({ file: resolve(file), threads: count, against: engine })),
+      words(options.activations).flatMap((activations) =>
+        words(options.against).map((against) => ({
+          file: resolve(file),
+          threads: count,
+          activations,
+          against,
+        })),
+      ),
     ),
   );
 }

@@ -14,17 +14,19 @@ export interface ReachResult {
   readonly file: string;
   readonly threads: number;
   readonly against: string;
+  /** How our products take activations. */
+  readonly activations: string;
   /** When the first part was begun. */
   readonly date: string;
   readonly parts: Readonly<Partial<Record<Part, Comparison>>>;
 }
 
-/** Where the result of this file, threads and engine lies. */
+/** Where the result of this file, threads, precision and engine lies. */
 export function resultPath(
   folder: string,
-  { file, threads, against }: Omit<ReachResult, "date" | "parts">,
+  { file, threads, against, activations }: Omit<ReachResult, "date" | "parts">,
 ): string {
-  return join(folder, `${basename(file, ".gguf")}.${threads}.${against}.json`);
+  return join(folder, `${basename(file, ".gguf")}.${threads}.${activations}.${against}.json`);
 }
 
 /** Undefined where there is none yet. Throws an Error that names a file that holds something else. */

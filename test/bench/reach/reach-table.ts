@@ -15,7 +15,7 @@ export function reachTable(results: readonly ReachResult[]): string {
   const depths = distinct(rows.flatMap(({ depth }) => (depth > 0 ? [depth] : [])));
   const withDisturbed = results.some(({ parts }) => parts.disturbed !== undefined);
   const head = [
-    ...["file", "threads", "against", "decode"],
+    ...["file", "threads", "activations", "against", "decode"],
     ...depths.map((depth) => `decode behind ${depth}`),
     ...many.map((sequences) => `${sequences} sequences`),
     ...prompts.map((tokens) => `prompt of ${tokens}`),
@@ -28,7 +28,13 @@ export function reachTable(results: readonly ReachResult[]): string {
     const decode = (depth: number, sequences: number): string =>
       find((row) => row.phase === "decode" && row.depth === depth && row.sequences === sequences);
     return [
-      ...[basename(result.file, ".gguf"), String(result.threads), peerName(result), decode(0, 1)],
+      ...[
+        basename(result.file, ".gguf"),
+        String(result.threads),
+        result.activations,
+        peerName(result),
+        decode(0, 1),
+      ],
       ...depths.map((depth) => decode(depth, 1)),
       ...many.map((sequences) => decode(0, sequences)),
       ...prompts.map((tokens) => find((row) => row.phase === "prefill" && row.tokens === tokens)),
@@ -37,7 +43,7 @@ export function reachTable(results: readonly ReachResult[]): string {
       pairCell(calm?.peak_rss_bytes, formatBytes),
     ];
   });
-  const rule = head.map((_, column) => (column === 0 || column === 2 ? "---" : "---:"));
+  const rule = head.map((_, column) => (column === 0 || column === 2 || column === 3 ? "---" : "---:"));
   const table = [head, rule, ...lines].map((cells) => `| ${cells.join(" | ")} |`).join("\n");
   return `${table}\n\n${legend(results, withDisturbed)}\n`;
 }
