@@ -8,6 +8,7 @@ const build_options = @import("build_options");
 const interface = @import("abi/interface.zig");
 const status = @import("abi/status.zig");
 const Buffer = @import("cpu/memory.zig").Buffer;
+const StageTime = @import("cpu/profile.zig").StageTime;
 const Executor = @import("cpu/executor.zig").Executor;
 const amx = @import("cpu/matmul_amx.zig");
 const pool = @import("cpu/pool.zig");
@@ -189,6 +190,20 @@ export fn mistral_program_run(program: *Executor, dims: [*]const u32, dim_count:
 /// Bytes the program holds besides its buffers.
 export fn mistral_program_workspace_bytes(program: *const Executor) u64 {
     return program.workspace_bytes;
+}
+
+/// Measures what the stages of a program work and wait from now on, from zero.
+export fn mistral_cpu_profile(program: *Executor) i32 {
+    program.startProfile() catch |failure| return report(failure);
+    return ok;
+}
+
+/// Copies what was measured of the first `capacity` stages; returns how many stages there are.
+export fn mistral_cpu_profile_read(program: *const Executor, out: ?[*]StageTime, capacity: u64) u64 {
+    const times = program.times orelse return 0;
+    const count = @min(capacity, times.len);
+    if (out) |target| @memcpy(target[0..count], times[0..count]);
+    return times.len;
 }
 
 export fn mistral_program_free(program: *Executor) i32 {

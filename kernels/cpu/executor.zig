@@ -16,6 +16,8 @@ const Packing = @import("packing.zig").Packing;
 const Ahead = @import("pool.zig").Ahead;
 const Lane = @import("pool.zig").Lane;
 const Pool = @import("pool.zig").Pool;
+const StageTime = @import("profile.zig").StageTime;
+const Watch = @import("profile.zig").Watch;
 const Units = @import("pool.zig").Units;
 
 const Body = lower.Body;
@@ -67,6 +69,8 @@ pub const Executor = struct {
     scratch: []align(64) u8,
     scratch_bytes_per_thread: usize,
     workspace_bytes: u64,
+    /// Of each stage, when they are measured.
+    times: ?[]StageTime = null,
     dims: [program_module.dims_max]u32 = undefined,
     /// Set by the first thread that fails; the reason is read after the job has ended.
     failed: std.atomic.Value(bool) = .init(false),
@@ -126,6 +130,21 @@ pub const Executor = struct {
         return executor;
     }
 
+    /// Measures the stages from now on, from zero.
+    pub fn startProfile(executor: *Executor) status.Error!void {
+        executor.pool.quiesce();
+        const times = executor.times orelse try executor.arena.allocator().alloc(StageTime, executor.stages.len);
+        for (times, executor.stages) |*time, *stage| time.* = .{
+            .kind = @intFromEnum(stage.kind),
+            .first_op = stage.first_op,
+            .last_op = if (stage.ops.len > 0) stage.ops[stage.ops.len - 1] else stage.first_op,
+            .runs = 0,
+            .work_ns = 0,
+            .wait_ns = 0,
+        };
+        executor.times = times;
+    }
+
     pub fn free(executor: *Executor) void {
         executor.pool.quiesce();
         executor.workspace.free();
@@ -175,7 +194,8 @@ pub const Executor = struct {
         const executor: *Executor = @ptrCast(@alignCast(context));
         const epoch = executor.epoch.load(.acquire);
         const scratch = executor.scratch[thread * executor.scratch_bytes_per_thread ..][0..executor.scratch_bytes_per_thread];
-        for (executor.stages) |*stage| {
+        var watch: Watch = .start(if (thread == 0) executor.times else null);
+        for (executor.stages, 0..) |*stage, index| {
             var ahead = executor.aheadOf(stage, thread);
             ahead.request(Ahead.lines_at_once);
             var finished: u32 = 0;
@@ -183,7 +203,9 @@ pub const Executor = struct {
                 if (!executor.failed.load(.monotonic)) executor.runStageUnit(stage, unit, @alignCast(scratch));
             }
             stage.units.finish(executor.pool, finished);
+            watch.worked(index);
             if (!stage.units.wait(executor.pool, epoch, &ahead)) return;
+            watch.waited(index);
         }
     }
 

@@ -1,8 +1,9 @@
-/** Program: a validated list of ops over buffers, and, on CUDA, the graphs that its steps become. */
+/** Program: a validated list of ops over buffers; on CUDA the graphs that its steps become, on the CPU their profile. */
 
 import { ptr } from "bun:ffi";
+import { readProfile, type StageTime, startProfile } from "./cpu-profile.ts";
 import { cudaFunctions } from "./cuda-functions.ts";
-import { check, type KernelLibrary } from "./library.ts";
+import { type CpuLibrary, check, type KernelLibrary } from "./library.ts";
 
 /** What became of the decode steps that were to be captured. */
 export interface GraphTotals {
@@ -58,6 +59,16 @@ export class Program {
       number,
     ];
     return { captured, refused, bytes, replays };
+  }
+
+  /** Measures the stages from now on, from zero. Of the processor. */
+  startProfile(): void {
+    startProfile(this.#library as CpuLibrary, this.#live());
+  }
+
+  /** What was measured since; empty before `startProfile`. Of the processor. */
+  profile(): StageTime[] {
+    return readProfile(this.#library as CpuLibrary, this.#live());
   }
 
   free(): void {

@@ -1,8 +1,9 @@
 /** A model on a device: runs steps, and owns everything that has to be given back. */
 
+import type { StageTime } from "../backend/cpu-profile.ts";
 import type { Buffer, Device } from "../backend/device.ts";
 import type { GraphTotals } from "../backend/program.ts";
-import type { ActivationPrecision } from "../graph/builder.ts";
+import type { ActivationPrecision, RecordedOp } from "../graph/builder.ts";
 import { type AssembledModel, freeAssembled } from "./assemble-model.ts";
 import type { RecordedModel } from "./record-model.ts";
 import type { ModelRunner, StepInputs, StepLimits, StepOutputs } from "./step.ts";
@@ -57,6 +58,10 @@ interface LoadedModelParts {
   readonly info: ModelInfo;
 }
 
+export interface ProfiledStage extends StageTime {
+  readonly ops: readonly RecordedOp[];
+}
+
 export class LoadedModel implements ModelRunner {
   readonly limits: StepLimits;
   readonly inputs: StepInputs;
@@ -102,6 +107,19 @@ export class LoadedModel implements ModelRunner {
   get graphTotals(): GraphTotals | undefined {
     const { device, assembled } = this.#parts;
     return device.info.kind === "cuda" ? assembled.program.graphTotals() : undefined;
+  }
+
+  /** Measures the stages of the steps from now on. Of the processor. */
+  startProfile(): void {
+    this.#parts.assembled.program.startProfile();
+  }
+
+  /** The stages of the steps since, each with its ops. */
+  profile(): ProfiledStage[] {
+    const { ops } = this.#parts.recorded.program;
+    return this.#parts.assembled.program
+      .profile()
+      .map((time) => ({ ...time, ops: ops.slice(time.firstOp, time.lastOp + 1) }));
   }
 
   /** The plan of the activation memory, for `formatMemoryPlan`. */

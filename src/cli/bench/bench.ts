@@ -2,6 +2,7 @@
 
 import { readFileSync } from "node:fs";
 import type { Resolution } from "../../config/resolve.ts";
+import { MistralError } from "../../errors.ts";
 import { loadModel } from "../../models/load-model.ts";
 import type { LoadedModel } from "../../models/loaded-model.ts";
 import { fetchModel } from "../fetch-model.ts";
@@ -10,6 +11,7 @@ import { prepareModel } from "../prepare-model.ts";
 import { formatDuration } from "../units.ts";
 import { type BenchSubject, benchTable, summarise } from "./report.ts";
 import { requireRoom } from "./room.ts";
+import { measureStages } from "./stage-times.ts";
 import {
   blocksOfWorkload,
   type RunTimes,
@@ -24,6 +26,7 @@ export async function bench(resolution: Resolution): Promise<void> {
   const log = openLog(settings);
   for (const warning of warnings) log.write("warning", warning);
   if (settings.against !== undefined) {
+    if (settings.stageTimes) throw noStages("another engine is not measured by stages");
     return (await import("./against/against.ts")).benchAgainst(resolution, settings.against, log);
   }
   const { generatedLength, seed = 0n } = settings;
@@ -45,6 +48,7 @@ export async function bench(resolution: Resolution): Promise<void> {
     },
     log,
   );
+  if (settings.stageTimes && options.device?.kind === "cuda") throw noStages("stages are the processor's");
   tellPlan();
   const model = await loadModel(options);
   try {
@@ -53,13 +57,20 @@ export async function bench(resolution: Resolution): Promise<void> {
     const reports = workloads.map((workload) => {
       const measured = measure(model, workload, settings, log);
       firstTokenSeconds ??= measured.firstTokenSeconds;
-      return summarise(subjectOf(resolved.id, model, firstTokenSeconds), workload, measured.times);
+      const stages = settings.stageTimes ? measureStages(model, workload) : undefined;
+      return summarise(subjectOf(resolved.id, model, firstTokenSeconds), workload, measured.times, stages);
     });
     const json = (): string => JSON.stringify(reports.length === 1 ? reports[0] : reports);
     process.stdout.write(settings.json ? `${json()}\n` : benchTable(reports));
   } finally {
     model.close();
   }
+}
+
+function noStages(why: string): MistralError {
+  return new MistralError("invalid_configuration", `--stage-times: ${why}; leave it out`, {
+    parameter: "--stage-times",
+  });
 }
 
 function subjectOf(id: string, { info }: LoadedModel, firstTokenSeconds: number): BenchSubject {

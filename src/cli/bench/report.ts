@@ -3,6 +3,7 @@
 import type { ActivationPrecision } from "../../graph/builder.ts";
 import { textTable } from "../text-table.ts";
 import { formatBytes, formatDuration } from "../units.ts";
+import { type PhaseStages, stageTable } from "./stage-times.ts";
 import type { RunTimes, Workload } from "./workload.ts";
 
 /** What `bench --json` prints; speeds count the tokens of the whole batch, medians over the repetitions. */
@@ -30,6 +31,8 @@ export interface BenchReport {
   readonly first_token_seconds: number;
   readonly weight_bytes: number;
   readonly peak_rss_bytes: number;
+  /** With --stage-times. */
+  readonly stage_times?: readonly PhaseStages[];
 }
 
 export interface BenchSubject {
@@ -46,7 +49,12 @@ export interface BenchSubject {
 }
 
 /** The figures of a benchmark; `runs` are the measured repetitions, at least one. */
-export function summarise(subject: BenchSubject, workload: Workload, runs: readonly RunTimes[]): BenchReport {
+export function summarise(
+  subject: BenchSubject,
+  workload: Workload,
+  runs: readonly RunTimes[],
+  stages?: readonly PhaseStages[],
+): BenchReport {
   const promptTokens = workload.batch * workload.promptLength;
   const generatedTokens = workload.batch * workload.generatedLength;
   const prefill = spread(runs.map((run) => promptTokens / run.prefillSeconds));
@@ -73,6 +81,7 @@ export function summarise(subject: BenchSubject, workload: Workload, runs: reado
     first_token_seconds: round(subject.firstTokenSeconds, 4),
     weight_bytes: subject.weightBytes,
     peak_rss_bytes: subject.peakRssBytes,
+    ...(stages === undefined ? {} : { stage_times: stages }),
   };
 }
 
@@ -90,7 +99,10 @@ export function benchTable(reports: readonly BenchReport[]): string {
     ["Peak memory", formatBytes(Math.max(...reports.map(({ peak_rss_bytes }) => peak_rss_bytes)))],
   ];
   const rows = [["", "tokens/s", "min", "max"], ...reports.flatMap((report) => phaseRows(report))];
-  return `${textTable(facts)}\n${textTable(rows, { alignRight: [1, 2, 3] })}`;
+  const stages = reports
+    .flatMap(({ stage_times = [] }) => stage_times)
+    .map((phase) => `\n${stageTable(phase)}`);
+  return `${textTable(facts)}\n${textTable(rows, { alignRight: [1, 2, 3] })}${stages.join("")}`;
 }
 
 function phaseRows(report: BenchReport): string[][] {

@@ -26,6 +26,12 @@ export interface RunTimes {
   readonly decodeSeconds: number;
 }
 
+/** Called where a phase begins; no part of its time but for `beforeDecode`, which is of the prefill. */
+export interface PhaseCalls {
+  readonly beforePrefill?: () => void;
+  readonly beforeDecode?: () => void;
+}
+
 /** Tokens of KV cache that a sequence of the workload fills. */
 export function tokensPerSequence(workload: Workload): number {
   return workload.depth + workload.promptLength + workload.generatedLength;
@@ -40,14 +46,21 @@ export function blocksOfWorkload(workload: Workload, blockSize: number): number 
  * Runs the workload once and times it with `clock` (milliseconds). The runner's limits must have room for it:
  * `batch` sequences and rows in a step, and `blocksOfWorkload` blocks.
  */
-export function runWorkload(runner: ModelRunner, workload: Workload, clock: () => number): RunTimes {
+export function runWorkload(
+  runner: ModelRunner,
+  workload: Workload,
+  clock: () => number,
+  { beforePrefill, beforeDecode }: PhaseCalls = {},
+): RunTimes {
   const promptTokens = workload.depth + workload.promptLength;
   const totalTokens = tokensPerSequence(workload);
   const sequences = makeSequences(runner, workload.batch, { promptTokens, totalTokens, seed: workload.seed });
   const step = new BenchStep(runner);
   if (workload.depth > 0) prefill(step, sequences, workload.depth);
+  beforePrefill?.();
   const started = clock();
   prefill(step, sequences, promptTokens);
+  beforeDecode?.();
   const decodeStarted = clock();
   for (let index = 0; index < workload.generatedLength; index++) decode(step, sequences);
   const ended = clock();

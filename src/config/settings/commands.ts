@@ -74,6 +74,14 @@ export const COMMAND_SETTINGS = {
     group: "Benchmark",
     commands: ["bench"],
   },
+  stageTimes: {
+    flag: "--stage-times",
+    type: { kind: "switch", on: [] },
+    default: false,
+    description: "Add what the stages of prefill and decode steps take, from one more run, on the processor",
+    group: "Report",
+    commands: ["bench"],
+  },
   against: {
     flag: "--against",
     type: { kind: "choice", choices: ["llama.cpp", "onnxruntime"] },

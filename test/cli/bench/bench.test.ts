@@ -53,3 +53,32 @@ test("what the context or the pool does not hold is refused before anything runs
   expect(many.status).not.toBe(0);
   expect(many.stderr).toContain("64 sequences of 104 tokens need");
 }, 60_000);
+
+test("the times of stages name what they compute and add up to the steps", async () => {
+  const { status, stdout } = await runCommand([...BENCH, "--prompt-len", "8", "--stage-times", "--json"]);
+  expect(status).toBe(0);
+  const { stage_times: phases } = JSON.parse(stdout) as BenchReport;
+  expect(phases?.map(({ phase, steps }) => [phase, steps])).toEqual([
+    ["prefill", 1],
+    ["decode", 4],
+  ]);
+  for (const { rows } of phases!) {
+    const stagesOf = (what: string) => rows.find((row) => row.what === what)?.stages;
+    expect(stagesOf("matmul qkv")).toBe(readGolden("llama3").config.num_hidden_layers as number);
+    expect(stagesOf("rope + kv_write")).toBe(stagesOf("matmul qkv"));
+    expect(stagesOf("sample")).toBe(1);
+    for (const { work_seconds, wait_seconds } of rows) {
+      expect(work_seconds).toBeGreaterThan(0);
+      expect(wait_seconds).toBeGreaterThanOrEqual(0);
+      expect(work_seconds + wait_seconds).toBeLessThan(10);
+    }
+  }
+  const table = await runCommand([...BENCH, "--prompt-len", "8", "--stage-times"]);
+  expect(table.stdout).toMatch(/^decode, 4 steps +stages +ms a step +waiting$/m);
+  expect(table.stdout).toMatch(/^matmul logits +1 +\d/m);
+  const without = await runCommand([...BENCH, "--prompt-len", "8", "--json"]);
+  expect(JSON.parse(without.stdout)).not.toHaveProperty("stage_times");
+  const against = await runCommand([...BENCH, "--stage-times", "--against", "llama.cpp"]);
+  expect(against).toMatchObject({ status: 2, stdout: "" });
+  expect(against.stderr).toContain("--stage-times");
+}, 60_000);
