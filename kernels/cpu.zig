@@ -113,13 +113,13 @@ fn keep(made: status.Error!Buffer, out: *?*Buffer) i32 {
     return ok;
 }
 
-/// Zeroed, page-aligned memory; pages come into being when they are touched. All kinds are the same.
+/// Zeroed, page-aligned memory; pages come into being when they are touched.
 export fn mistral_buffer_create(_: *Device, bytes: u64, kind: interface.BufferKind, out: *?*Buffer) i32 {
-    switch (kind) {
-        .device, .host => {},
-        _ => return report(status.fail(error.InvalidArgument, "there is no memory of kind {d}", .{@intFromEnum(kind)})),
-    }
-    return keep(Buffer.create(bytes), out);
+    return keep(switch (kind) {
+        .device, .host => Buffer.create(bytes),
+        .bulk => Buffer.createHuge(bytes),
+        _ => status.fail(error.InvalidArgument, "there is no memory of kind {d}", .{@intFromEnum(kind)}),
+    }, out);
 }
 
 /// The caller's memory, without a copy.

@@ -74,12 +74,14 @@ pub const DeviceInfo = extern struct {
     }
 };
 
-/// Where a buffer lies. On the CPU both are the same.
+/// Where a buffer lies. On the CPU it is always the host's memory.
 pub const BufferKind = enum(u32) {
-    /// Memory of the device: weights, activations, caches.
+    /// Memory of the device.
     device = 0,
     /// Memory that the host writes and reads between steps, and that the device sees.
     host = 1,
+    /// Memory of the device that is used in large pieces: weights, caches. It may come into being 2 MiB at a time.
+    bulk = 2,
     _,
 };
 

@@ -127,13 +127,17 @@ const Checker = struct {
         try expect(k.rank == 3 and sameShape(k, v), "k and v are not both [tokens, kv_heads, head_dim]");
         try expect(k.sameLeading(slots), "k and slot_mapping have different leading dimensions");
         inline for (.{ o.k_cache, o.v_cache }) |index| try c.cache(c.get(index), k.shape[1], k.shape[2]);
-        try expect(std.mem.eql(u32, &c.get(o.k_cache).shape, &c.get(o.v_cache).shape), "the caches have different shapes");
-        try expect(c.get(o.k_cache).dtype == c.get(o.v_cache).dtype, "the caches have different dtypes");
+        try sameCaches(c.get(o.k_cache), c.get(o.v_cache));
+    }
+
+    fn sameCaches(k: *const Tensor, v: *const Tensor) status.Error!void {
+        try expect(std.mem.eql(u32, &k.shape, &v.shape), "the caches have different shapes");
+        try expect(k.dtype == v.dtype, "the caches have different dtypes");
+        try expect(k.stride == v.stride, "the caches have different strides");
     }
 
     fn cache(_: Checker, tensor: *const Tensor, kv_heads: u32, head_dim: u32) status.Error!void {
         try expect(tensor.rank == 4 and tensor.symbol == 0, "a cache is not [blocks, kv_heads, block_size, head_dim]");
-        try expect(tensor.stride == tensor.width(), "a cache is not dense");
         try expect(tensor.shape[1] == kv_heads and tensor.shape[3] == head_dim, "a cache does not fit the heads");
         try expect(tensor.dtype == .f32 or tensor.dtype == .f16 or tensor.dtype == .bf16, "a cache is not f32, f16 or bf16");
         try expect(@as(u64, tensor.shape[0]) * tensor.shape[2] < 1 << 31, "a cache has more slots than an i32 names");
@@ -149,8 +153,7 @@ const Checker = struct {
         const k = c.get(o.k_cache);
         try expect(k.rank == 4 and k.shape[1] > 0 and q.shape[1] % k.shape[1] == 0, "heads are not a multiple of kv_heads");
         inline for (.{ o.k_cache, o.v_cache }) |index| try c.cache(c.get(index), k.shape[1], q.shape[2]);
-        try expect(std.mem.eql(u32, &k.shape, &c.get(o.v_cache).shape), "the caches have different shapes");
-        try expect(k.dtype == c.get(o.v_cache).dtype, "the caches have different dtypes");
+        try sameCaches(k, c.get(o.v_cache));
         const tables = c.get(o.block_tables);
         try expect(tables.dtype == .i32 and tables.rank == 2, "block_tables is not i32 [seqs, blocks]");
         try expect(@as(u64, tables.shape[1]) * k.shape[2] < 1 << 31, "a block table holds more keys than an i32 counts");

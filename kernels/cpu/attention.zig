@@ -9,10 +9,10 @@
 //! them computes a range, which unit, which rows share its loads and how a prompt was cut into chunks changes
 //! nothing in that arithmetic: a row is bit-identical alone and among others and for any number of threads.
 //!
-//! Work comes in two stages with a barrier between them. Stage one: `runUnit` for each of `unitCount` units. A
-//! unit is one sequence, one KV head and either a tile of query rows over all of their ranges, or - for a
-//! sequence of few rows and many keys - one range, whose partial it leaves in the workspace. Stage two:
-//! `runCombineUnit` for each of `combineUnitCount` units merges those partials.
+//! Before a step `prepare` checks it and divides it into units. Work comes in two stages with a barrier between
+//! them. Stage one: `runUnit` for each of `unitCount` units. A unit is one sequence, one KV head and either a tile
+//! of query rows over all of their ranges, or - for a sequence of few rows and many keys - one range, whose partial
+//! it leaves in the workspace. Stage two: `runCombineUnit` for each of `combineUnitCount` units merges those partials.
 
 const std = @import("std");
 const math = @import("math.zig");
@@ -24,13 +24,13 @@ const softmax = @import("attention_softmax.zig");
 const Tile = @import("attention_tile.zig").Tile;
 
 const Slice = plan.Slice;
-const Walk = plan.Walk;
 const Partials = softmax.Partials;
 
 pub const KvType = cache.KvType;
 pub const Arguments = plan.Arguments;
 pub const Fault = plan.Fault;
-pub const validate = plan.validate;
+pub const Layout = plan.Layout;
+pub const prepare = plan.prepare;
 pub const workspaceFloats = plan.workspaceFloats;
 
 /// Floats of the scratch memory each thread passes to `runUnit`.
@@ -42,46 +42,26 @@ pub fn scratchFloats(heads: usize, kv_heads: usize, head_dim: usize) usize {
 }
 
 pub fn unitCount(a: *const Arguments) usize {
-    var walk: Walk = .{ .a = a };
-    var total: usize = 0;
-    while (walk.next()) |slice| total += slice.units(a);
-    return total;
+    return a.layout.units;
 }
 
 /// Stage one. `scratch` has at least `scratchFloats` elements and belongs to the calling thread.
 pub fn runUnit(a: *const Arguments, unit: usize, scratch: []f32) void {
-    var walk: Walk = .{ .a = a };
-    var rest = unit;
-    while (walk.next()) |slice| {
-        const units = slice.units(a);
-        if (rest < units) {
-            return switch (a.kv_type) {
-                inline else => |kv| runSlice(kv, a, slice, rest, scratch),
-            };
-        }
-        rest -= units;
+    const part = a.layout.find(a, .first_unit, unit);
+    switch (a.kv_type) {
+        inline else => |kv| runSlice(kv, a, part.slice, part.unit, scratch),
     }
 }
 
 /// One unit per row of the sequences whose ranges were spread over units.
 pub fn combineUnitCount(a: *const Arguments) usize {
-    var walk: Walk = .{ .a = a };
-    var total: usize = 0;
-    while (walk.next()) |slice| {
-        if (slice.partials != null) total += slice.tokens;
-    }
-    return total;
+    return a.layout.combine_units;
 }
 
 /// Stage two, after every unit of stage one has run.
 pub fn runCombineUnit(a: *const Arguments, unit: usize, scratch: []f32) void {
-    var walk: Walk = .{ .a = a };
-    var rest = unit;
-    while (walk.next()) |slice| {
-        if (slice.partials == null) continue;
-        if (rest < slice.tokens) return combineRow(a, slice, rest, scratch);
-        rest -= slice.tokens;
-    }
+    const part = a.layout.find(a, .first_combine_unit, unit);
+    combineRow(a, part.slice, part.unit, scratch);
 }
 
 fn runSlice(comptime kv: KvType, a: *const Arguments, slice: Slice, unit: usize, memory: []f32) void {

@@ -26,6 +26,8 @@ pub const Arguments = struct {
     /// `[blocks, kv_heads, block_size, head_dim]`
     k_cache: [*]const u8,
     v_cache: [*]const u8,
+    /// Bytes from one block of a cache to the next.
+    block_bytes: usize,
     kv_type: cache.KvType,
     heads: u32,
     kv_heads: u32,
@@ -46,6 +48,58 @@ pub const Arguments = struct {
     soft_cap: f32,
     /// Shared by all units; any length, 0 keeps every sequence unsplit. See `workspaceFloats`.
     workspace: []f32,
+    /// Where `prepare` says which units are whose; ops that agree in all that it reads may share one.
+    layout: *Layout,
+
+    /// Whether the division of every step, and what is wrong with it, is the same for both.
+    pub fn agrees(a: *const Arguments, b: *const Arguments) bool {
+        inline for (.{ "block_tables", "blocks_per_sequence", "sequence_starts", "context_lengths", "heads", "kv_heads", "head_dim", "block_size", "sliding_window" }) |name| {
+            if (@field(a, name) != @field(b, name)) return false;
+        }
+        return a.workspace.len == b.workspace.len;
+    }
+};
+
+/// Which units of a step belong to which sequence.
+pub const Layout = struct {
+    /// One of each sequence that has rows, in order; room for as many as there can be sequences.
+    places: []Place,
+    count: usize = 0,
+    units: usize = 0,
+    combine_units: usize = 0,
+
+    const Place = struct {
+        sequence: u32,
+        /// Of all units, and of those that combine.
+        first_unit: u32,
+        first_combine_unit: u32,
+        /// Where the sequence's partials begin in the workspace; null when its ranges are not spread over units.
+        partials: ?usize,
+    };
+
+    pub fn create(allocator: std.mem.Allocator, max_sequences: usize) !*Layout {
+        const layout = try allocator.create(Layout);
+        layout.* = .{ .places = try allocator.alloc(Place, max_sequences) };
+        return layout;
+    }
+
+    /// The sequence of a unit, and which of its units it is.
+    pub fn find(layout: *const Layout, a: *const Arguments, comptime first: FirstUnit, unit: usize) Part {
+        var low: usize = 0;
+        var high = layout.count;
+        // The last place that begins at the unit or before it; those without units begin where the next one does.
+        while (high - low > 1) {
+            const middle = low + (high - low) / 2;
+            if (@field(layout.places[middle], @tagName(first)) <= unit) low = middle else high = middle;
+        }
+        const place = layout.places[low];
+        var slice = Slice.of(a, place.sequence);
+        slice.partials = place.partials;
+        return .{ .slice = slice, .unit = unit - @field(place, @tagName(first)) };
+    }
+
+    pub const FirstUnit = enum { first_unit, first_combine_unit };
+    pub const Part = struct { slice: Slice, unit: usize };
 };
 
 pub const Fault = enum {
@@ -65,8 +119,44 @@ pub const Fault = enum {
     }
 };
 
-/// Checks everything that `runUnit` will use as an index. O(blocks in use); run it before every step.
-pub fn validate(a: *const Arguments, tokens: usize, block_count: usize) ?Fault {
+/// Divides a valid step into units, handing out the workspace first come first served.
+pub fn divide(a: *const Arguments) void {
+    const layout = a.layout;
+    layout.count = 0;
+    layout.units = 0;
+    layout.combine_units = 0;
+    var used: usize = 0;
+    for (0..a.sequences) |sequence| {
+        if (a.sequence_starts[sequence] == a.sequence_starts[sequence + 1]) continue;
+        var slice = Slice.of(a, sequence);
+        if (slice.ranges > 1 and slice.tiles(a) == 1) {
+            const floats = slice.tokens * a.heads * slice.ranges * softmax.partialFloats(paddedDim(a.head_dim));
+            if (used + floats <= a.workspace.len) {
+                slice.partials = used;
+                used += floats;
+            }
+        }
+        layout.places[layout.count] = .{
+            .sequence = @intCast(sequence),
+            .first_unit = @intCast(layout.units),
+            .first_combine_unit = @intCast(layout.combine_units),
+            .partials = slice.partials,
+        };
+        layout.count += 1;
+        layout.units += slice.units(a);
+        if (slice.partials != null) layout.combine_units += slice.tokens;
+    }
+}
+
+/// Checks everything that `runUnit` will use as an index, then divides the step into units. O(blocks in use); to be
+/// run before every step, once for each layout.
+pub fn prepare(a: *const Arguments, tokens: usize, block_count: usize) ?Fault {
+    if (validate(a, tokens, block_count)) |fault| return fault;
+    divide(a);
+    return null;
+}
+
+fn validate(a: *const Arguments, tokens: usize, block_count: usize) ?Fault {
     if (a.sequence_starts[0] != 0) return .sequence_starts;
     const capacity = a.blocks_per_sequence * a.block_size;
     for (0..a.sequences) |s| {
@@ -143,32 +233,6 @@ pub const Slice = struct {
         const index = (kv_head * slice.tokens * groupSize(a) + row) * slice.ranges;
         const stride = softmax.partialFloats(dim);
         return .{ .base = a.workspace[slice.partials.?..].ptr + index * stride, .stride = stride, .dim = dim };
-    }
-};
-
-/// Goes through the sequences that have rows, handing out the workspace first come first served.
-pub const Walk = struct {
-    a: *const Arguments,
-    sequence: usize = 0,
-    used: usize = 0,
-
-    pub fn next(walk: *Walk) ?Slice {
-        const a = walk.a;
-        while (walk.sequence < a.sequences) {
-            const sequence = walk.sequence;
-            walk.sequence += 1;
-            if (a.sequence_starts[sequence] == a.sequence_starts[sequence + 1]) continue;
-            var slice = Slice.of(a, sequence);
-            if (slice.ranges > 1 and slice.tiles(a) == 1) {
-                const floats = slice.tokens * a.heads * slice.ranges * softmax.partialFloats(paddedDim(a.head_dim));
-                if (walk.used + floats <= a.workspace.len) {
-                    slice.partials = walk.used;
-                    walk.used += floats;
-                }
-            }
-            return slice;
-        }
-        return null;
     }
 };
 

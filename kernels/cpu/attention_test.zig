@@ -3,6 +3,7 @@
 
 const std = @import("std");
 const attention = @import("attention.zig");
+const plan = @import("attention_plan.zig");
 
 const Allocator = std.mem.Allocator;
 
@@ -63,7 +64,9 @@ fn run(arena: Allocator, case: Case, identities: []const u32) ![]f32 {
     const blocks_per_sequence = std.math.divCeil(usize, longest, case.block_size) catch unreachable;
     const block_count = sequences * blocks_per_sequence + 1;
     const element_bytes: usize = if (case.kv_type == .f32) 4 else 2;
-    const cache_elements = block_count * case.kv_heads * case.block_size * case.head_dim;
+    // Something else lies between the blocks.
+    const block_stride = case.kv_heads * case.block_size * case.head_dim + 16;
+    const cache_elements = block_count * block_stride;
     // Slots nobody wrote hold NaN in every type; so does what the kernel must overwrite.
     const k_cache = try arena.alloc(u8, cache_elements * element_bytes);
     const v_cache = try arena.alloc(u8, cache_elements * element_bytes);
@@ -89,7 +92,7 @@ fn run(arena: Allocator, case: Case, identities: []const u32) ![]f32 {
         for (0..case.contexts[s]) |position| {
             const block: usize = @intCast(tables[s * blocks_per_sequence + position / case.block_size]);
             for (0..case.kv_heads) |head| for (0..case.head_dim) |d| {
-                const index = ((block * case.kv_heads + head) * case.block_size + position % case.block_size) * case.head_dim + d;
+                const index = block * block_stride + (head * case.block_size + position % case.block_size) * case.head_dim + d;
                 store(case.kv_type, k_cache, index, element(1, identities[s], position, head, d));
                 store(case.kv_type, v_cache, index, element(2, identities[s], position, head, d));
             };
@@ -109,6 +112,7 @@ fn run(arena: Allocator, case: Case, identities: []const u32) ![]f32 {
         .q_stride = q_stride,
         .k_cache = k_cache.ptr,
         .v_cache = v_cache.ptr,
+        .block_bytes = block_stride * element_bytes,
         .kv_type = case.kv_type,
         .heads = case.heads,
         .kv_heads = case.kv_heads,
@@ -124,8 +128,9 @@ fn run(arena: Allocator, case: Case, identities: []const u32) ![]f32 {
         .sliding_window = case.sliding_window,
         .soft_cap = case.soft_cap,
         .workspace = try arena.alloc(f32, if (case.split) workspace_floats else 0),
+        .layout = try .create(arena, sequences),
     };
-    try std.testing.expectEqual(null, attention.validate(&arguments, tokens, block_count));
+    try std.testing.expectEqual(null, attention.prepare(&arguments, tokens, block_count));
     const scratch = try arena.alloc(f32, attention.scratchFloats(case.heads, case.kv_heads, case.head_dim));
     // Units in an odd order, with soiled memory: none may lean on another.
     @memset(arguments.workspace, std.math.nan(f32));
@@ -299,28 +304,86 @@ test "inputs that would be read out of bounds are refused" {
     a.sequence_starts = &starts;
     a.context_lengths = &contexts;
     a.sequences = 2;
+    a.heads = 2;
+    a.kv_heads = 1;
+    a.head_dim = 8;
     a.sliding_window = 0;
     a.workspace = &nothing;
+    var arena: std.heap.ArenaAllocator = .init(std.testing.allocator);
+    defer arena.deinit();
+    a.layout = try .create(arena.allocator(), 2);
     const expect = std.testing.expectEqual;
-    try expect(null, attention.validate(&a, 3, 6));
-    try expect(.block_table, attention.validate(&a, 3, 5).?);
-    try expect(.sequence_starts, attention.validate(&a, 4, 6).?);
-    try expect(.sequence_starts, attention.validate(&a, 2, 6).?);
+    try expect(null, attention.prepare(&a, 3, 6));
+    try expect(.block_table, attention.prepare(&a, 3, 5).?);
+    try expect(.sequence_starts, attention.prepare(&a, 4, 6).?);
+    try expect(.sequence_starts, attention.prepare(&a, 2, 6).?);
     starts = .{ 0, 2, 1 };
-    try expect(.sequence_starts, attention.validate(&a, 1, 6).?);
+    try expect(.sequence_starts, attention.prepare(&a, 1, 6).?);
     starts = .{ 1, 2, 3 };
-    try expect(.sequence_starts, attention.validate(&a, 3, 6).?);
+    try expect(.sequence_starts, attention.prepare(&a, 3, 6).?);
     starts = .{ 0, 1, 3 };
     contexts = .{ 0, 40 };
-    try expect(.context_length, attention.validate(&a, 3, 6).?);
+    try expect(.context_length, attention.prepare(&a, 3, 6).?);
     contexts = .{ 20, 49 };
-    try expect(.context_length, attention.validate(&a, 3, 6).?);
+    try expect(.context_length, attention.prepare(&a, 3, 6).?);
     contexts = .{ 33, 40 };
-    try expect(.block_table, attention.validate(&a, 3, 6).?);
+    try expect(.block_table, attention.prepare(&a, 3, 6).?);
     // A block that the window has passed is never read.
     contexts = .{ 20, 40 };
     tables[3] = -7;
-    try expect(.block_table, attention.validate(&a, 3, 6).?);
+    try expect(.block_table, attention.prepare(&a, 3, 6).?);
     a.sliding_window = 16;
-    try expect(null, attention.validate(&a, 3, 6));
+    try expect(null, attention.prepare(&a, 3, 6));
+}
+
+test "every unit of a step finds its sequence, in order, whatever is spread and whoever rests" {
+    var arena: std.heap.ArenaAllocator = .init(std.testing.allocator);
+    defer arena.deinit();
+    var random: std.Random.DefaultPrng = .init(11);
+    var starts: [41]i32 = undefined;
+    var contexts: [40]i32 = undefined;
+    var a: attention.Arguments = undefined;
+    a.heads = 6;
+    a.kv_heads = 3;
+    a.head_dim = 16;
+    a.sliding_window = 0;
+    a.sequence_starts = &starts;
+    a.context_lengths = &contexts;
+    a.layout = try .create(arena.allocator(), contexts.len);
+    for (0..200) |round_index| {
+        a.sequences = random.random().uintAtMost(u32, contexts.len);
+        a.blocks_per_sequence = 0;
+        starts[0] = 0;
+        for (starts[0..a.sequences], starts[1 .. a.sequences + 1], contexts[0..a.sequences]) |start, *end, *context| {
+            // Rests, decodes, or is a prompt of one tile or of several.
+            const tokens = ([_]i32{ 0, 1, 1, 100, 300 })[random.random().uintLessThan(usize, 5)];
+            end.* = start + tokens;
+            context.* = tokens + random.random().uintAtMost(u16, 600);
+        }
+        // Enough for all, for some, for none.
+        a.workspace = @as([*]f32, undefined)[0..([_]usize{ 1 << 30, 40_000, 0 })[round_index % 3]];
+        plan.divide(&a);
+        var unit: usize = 0;
+        var combine_unit: usize = 0;
+        for (0..a.sequences) |sequence| {
+            if (starts[sequence] == starts[sequence + 1]) continue;
+            const first = a.layout.find(&a, .first_unit, unit);
+            for (0..first.slice.units(&a)) |expected| {
+                const part = a.layout.find(&a, .first_unit, unit);
+                try std.testing.expectEqual(sequence, part.slice.sequence);
+                try std.testing.expectEqual(expected, part.unit);
+                unit += 1;
+            }
+            if (first.slice.partials == null) continue;
+            for (0..first.slice.tokens) |expected| {
+                const part = a.layout.find(&a, .first_combine_unit, combine_unit);
+                try std.testing.expectEqual(sequence, part.slice.sequence);
+                try std.testing.expectEqual(expected, part.unit);
+                combine_unit += 1;
+            }
+        }
+        try std.testing.expectEqual(unit, attention.unitCount(&a));
+        try std.testing.expectEqual(combine_unit, attention.combineUnitCount(&a));
+        if (round_index % 3 == 2) try std.testing.expectEqual(0, combine_unit);
+    }
 }

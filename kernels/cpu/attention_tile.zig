@@ -86,7 +86,7 @@ pub const Tile = struct {
         while (i < end) : (column += 1) {
             const block: usize = @intCast(table[column]);
             const count = @min(a.block_size - inside, end - i);
-            var offset = ((block * a.kv_heads + tile.kv_head) * a.block_size + inside) * row_bytes;
+            var offset = block * a.block_bytes + (tile.kv_head * a.block_size + inside) * row_bytes;
             for (keys[i..][0..count], values[i..][0..count]) |*key, *value| {
                 key.* = a.k_cache + offset;
                 value.* = a.v_cache + offset;

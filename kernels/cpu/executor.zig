@@ -101,7 +101,7 @@ pub const Executor = struct {
         var stages: std.ArrayList(Stage) = .empty;
         for (program.ops, bodies, leadings, 0..) |*op, *body, *leading, index| {
             leading.* = lower.leadingOf(&program, op);
-            body.* = lower.lower(&program, op, buffers, workspace.memory);
+            body.* = try lower.lower(allocator, &program, op, bodies[0..index], buffers, workspace.memory);
             try appendStages(allocator, &stages, body, @intCast(index), leading.*);
         }
         linkProducts(stages.items, bodies);

@@ -31,8 +31,16 @@ pub const Leading = struct {
 
 pub const Attention = struct {
     arguments: attention.Arguments,
+    tokens: Leading,
     sequences: Leading,
     block_count: u32,
+    /// The step is divided for an op before this one, with the same result.
+    follows: bool,
+
+    fn sameSteps(a: *const Attention, b: *const Attention) bool {
+        const same = std.meta.eql(a.tokens, b.tokens) and std.meta.eql(a.sequences, b.sequences) and a.block_count == b.block_count;
+        return same and a.arguments.agrees(&b.arguments);
+    }
 };
 
 pub const Gather = struct {
@@ -127,7 +135,8 @@ pub fn leadingOf(program: *const Program, op: *const Op) Leading {
     return Leading.of(program.operand(op, index).?);
 }
 
-pub fn lower(program: *const Program, op: *const Op, buffers: []const *memory.Buffer, workspace: [*]u8) Body {
+/// `before`: the ops before this one, lowered. Memory comes from `arena`.
+pub fn lower(arena: std.mem.Allocator, program: *const Program, op: *const Op, before: []const Body, buffers: []const *memory.Buffer, workspace: [*]u8) !Body {
     const l: Lowering = .{ .program = program, .op = op, .buffers = buffers, .workspace = workspace };
     return switch (op.code) {
         .embed => .{ .embed = l.embed() },
@@ -136,7 +145,7 @@ pub fn lower(program: *const Program, op: *const Op, buffers: []const *memory.Bu
         .rope_table => .{ .rope_table = l.ropeTable() },
         .rope => .{ .rope = l.rope() },
         .kv_write => .{ .kv_write = l.kvWrite() },
-        .paged_attention => .{ .paged_attention = l.pagedAttention() },
+        .paged_attention => .{ .paged_attention = try l.pagedAttention(arena, before) },
         .gated_mul => .{ .gated_mul = l.gatedMul() },
         .gather_rows => .{ .gather_rows = l.gatherRows() },
         .soft_cap => .{ .soft_cap = l.softCap() },
@@ -154,7 +163,7 @@ pub fn prepare(body: *Body, leading: Leading, dims: []const u32) InputError!void
         },
         .paged_attention => |*a| {
             a.arguments.sequences = a.sequences.at(dims);
-            if (attention.validate(&a.arguments, leading.at(dims), a.block_count)) |fault| return switch (fault) {
+            if (!a.follows) if (attention.prepare(&a.arguments, leading.at(dims), a.block_count)) |fault| return switch (fault) {
                 .sequence_starts => error.SequenceStarts,
                 .context_length => error.ContextLength,
                 .block_table => error.BlockTable,
@@ -294,6 +303,7 @@ const Lowering = struct {
             .v_cache = l.address(l.tensor(o.v_cache)),
             .slots = l.pointer(i32, o.slot_mapping),
             .blocks = cache.shape[0],
+            .block_stride = cache.stride,
             .block_size = cache.shape[2],
             .kv_heads = cache.shape[1],
             .head_dim = cache.shape[3],
@@ -301,13 +311,14 @@ const Lowering = struct {
         };
     }
 
-    fn pagedAttention(l: Lowering) Attention {
+    fn pagedAttention(l: Lowering, arena: std.mem.Allocator, before: []const Body) !Attention {
         const o = ops.paged_attention.operand;
         const a = ops.paged_attention.attribute;
         const q = l.tensor(o.q);
         const cache = l.tensor(o.k_cache);
         const tables = l.tensor(o.block_tables);
-        return .{
+        const sequences: Leading = .of(tables);
+        var attention_op: Attention = .{
             .arguments = .{
                 .out = l.view(o.out).data,
                 .out_stride = l.view(o.out).stride,
@@ -315,6 +326,7 @@ const Lowering = struct {
                 .q_stride = l.view(o.q).stride,
                 .k_cache = l.address(cache),
                 .v_cache = l.address(l.tensor(o.v_cache)),
+                .block_bytes = cache.strideBytes(),
                 .kv_type = switch (cache.dtype) {
                     .f32 => .f32,
                     .f16 => .f16,
@@ -335,10 +347,23 @@ const Lowering = struct {
                 .sliding_window = @intCast(l.op.attributeI32(a.sliding_window)),
                 .soft_cap = l.op.attributeF32(a.soft_cap),
                 .workspace = @as([*]f32, @ptrCast(@alignCast(l.workspace)))[0..attentionWorkspaceFloats(l.program, l.op)],
+                .layout = undefined,
             },
-            .sequences = Leading.of(tables),
+            .tokens = .of(q),
+            .sequences = sequences,
             .block_count = cache.shape[0],
+            .follows = false,
         };
+        for (before) |*body| switch (body.*) {
+            .paged_attention => |*other| if (attention_op.sameSteps(other)) {
+                attention_op.arguments.layout = other.arguments.layout;
+                attention_op.follows = true;
+                return attention_op;
+            },
+            else => {},
+        };
+        attention_op.arguments.layout = try .create(arena, sequences.at(l.program.dims));
+        return attention_op;
     }
 
     fn gatedMul(l: Lowering) rows.GatedMul {

@@ -171,6 +171,8 @@ pub const KvWrite = struct {
     v_cache: [*]u8,
     slots: [*]const i32,
     blocks: usize,
+    /// Elements from one block of a cache to the next.
+    block_stride: usize,
     block_size: usize,
     kv_heads: usize,
     head_dim: usize,
@@ -184,7 +186,7 @@ pub const KvWrite = struct {
             const block = @as(usize, @intCast(slot)) / a.block_size;
             const offset = @as(usize, @intCast(slot)) % a.block_size;
             for (0..a.kv_heads) |head| {
-                const at = ((block * a.kv_heads + head) * a.block_size + offset) * a.head_dim;
+                const at = block * a.block_stride + (head * a.block_size + offset) * a.head_dim;
                 narrow(a.dtype, a.k.row(token) + head * a.head_dim, a.k_cache, at, a.head_dim);
                 narrow(a.dtype, a.v.row(token) + head * a.head_dim, a.v_cache, at, a.head_dim);
             }

@@ -188,6 +188,8 @@ pub fn lower(l: *launch.Lowering) status.Error!void {
     const head_dim = cache.shape[3];
     if (head_dim > head_dim_max)
         return status.fail(error.InvalidProgram, "heads of {d} dimensions; CUDA's attention takes {d}", .{ head_dim, head_dim_max });
+    if (cache.stride != cache.width())
+        return status.fail(error.InvalidProgram, "a cache of CUDA's is dense; this one's blocks of {d} elements lie {d} apart", .{ cache.width(), cache.stride });
     if (@as(u64, cache.shape[0]) * cache.shape[1] * cache.shape[2] >= std.math.maxInt(u32))
         return status.fail(error.InvalidProgram, "a cache of {d} blocks has too many rows for CUDA", .{cache.shape[0]});
     const plan = try l.arena.create(Plan);

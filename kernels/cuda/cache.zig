@@ -11,6 +11,8 @@ const o = ops.kv_write.operand;
 
 pub fn lower(l: *launch.Lowering) status.Error!void {
     const cache = l.tensor(o.k_cache);
+    if (cache.stride != cache.width())
+        return status.fail(error.InvalidProgram, "a cache of CUDA's is dense; this one's blocks of {d} elements lie {d} apart", .{ cache.width(), cache.stride });
     try l.launch(.{
         .name = try l.kernelName("kv_write", cache.dtype),
         .grid = .{ .rows = .{ .rows = l.rows(o.k) } },

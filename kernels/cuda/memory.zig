@@ -26,7 +26,7 @@ pub const Buffer = struct {
     pub fn create(device: *Device, bytes: u64, kind: BufferKind) status.Error!Buffer {
         try device.enter();
         return switch (kind) {
-            .device => buffer: {
+            .device, .bulk => buffer: {
                 const buffer = try allocate(device, bytes);
                 device.check(device.driver.cuMemsetD8Async(buffer.address, 0, bytes, device.stream), "clearing memory") catch |failure| {
                     _ = device.driver.cuMemFree_v2(buffer.address);

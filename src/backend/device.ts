@@ -39,12 +39,13 @@ export interface ProgramOptions {
 const FLAG_REPACK = 1;
 
 /**
- * `device`: memory of the device, for weights, activations and caches. `host`: memory that the host writes and
- * reads between steps through views, and that the device sees. On the CPU both are the same.
+ * `device`: memory of the device. `host`: memory that the host writes and reads between steps through views, and
+ * that the device sees. `bulk`: memory of the device that is used in large pieces, as weights and caches are. On the
+ * CPU all are host memory; what is bulk lies in huge pages and so comes into being 2 MiB at a time.
  */
-export type BufferKind = "device" | "host";
+export type BufferKind = "device" | "host" | "bulk";
 
-const BUFFER_KINDS = { device: 0, host: 1 } as const satisfies Record<BufferKind, number>;
+const BUFFER_KINDS = { device: 0, host: 1, bulk: 2 } as const satisfies Record<BufferKind, number>;
 
 const DEVICE_OPTIONS_BYTES = 16;
 

@@ -4,7 +4,7 @@
  * `record.ts`. It owns no memory and runs nothing: `finish` plans the arena and encodes the words.
  */
 
-import { DTYPES, type DType } from "../backend/dtype.ts";
+import { bytesOfElements, DTYPES, type DType } from "../backend/dtype.ts";
 import { encodeProgram } from "./encode.ts";
 import { RANK_MAX } from "./format.ts";
 import { type MemoryPlan, planMemory } from "./memory-plan.ts";
@@ -14,6 +14,7 @@ import {
   type Dimension,
   denseBytes,
   describeTensor,
+  leadingMaximum,
   leadingOf,
   product,
   rankOf,
@@ -87,12 +88,20 @@ export class ProgramBuilder {
     return this.buffers.push({ name, bytes }) - 1;
   }
 
-  /** A tensor in a declared buffer: a weight (`readOnly`), a step input, a cache or an output. */
+  /**
+   * A tensor in a declared buffer: a weight (`readOnly`), a step input, a cache or an output. `leadingStride`:
+   * elements from one leading index to the next, those of one when not given.
+   */
   bind(
     name: string,
     dtype: DType,
     shape: Shape,
-    place: { readonly slot: number; readonly byteOffset: number; readonly readOnly?: boolean },
+    place: {
+      readonly slot: number;
+      readonly byteOffset: number;
+      readonly readOnly?: boolean;
+      readonly leadingStride?: number;
+    },
   ): Tensor {
     const buffer = this.buffers[place.slot];
     if (buffer === undefined || place.slot === ARENA_SLOT) {
@@ -101,8 +110,12 @@ export class ProgramBuilder {
     const tensor = this.#add(name, dtype, shape, {
       storage: { kind: "buffer", slot: place.slot, byteOffset: place.byteOffset },
       readOnly: place.readOnly ?? false,
+      ...(place.leadingStride === undefined ? {} : { leadingStride: place.leadingStride }),
     });
-    const end = place.byteOffset + denseBytes(dtype, tensor.leading, tensor.inner);
+    const between = tensor.leadingStride - rowElements(tensor);
+    const gaps = between * Math.max(0, leadingMaximum(tensor.leading) - 1);
+    const end =
+      place.byteOffset + denseBytes(dtype, tensor.leading, tensor.inner) + bytesOfElements(dtype, gaps);
     if (!Number.isSafeInteger(place.byteOffset) || place.byteOffset < 0 || end > buffer.bytes) {
       throw new Error(
         `tensor ${describeTensor(tensor)} ends at byte ${end} of buffer ${buffer.name} (${buffer.bytes} bytes)`,

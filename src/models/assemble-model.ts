@@ -52,7 +52,7 @@ export function assembleModel(options: AssembleOptions): AssembledModel {
     const inputs = viewStepInputs(make(step.inputs.slot, step.inputs.bytes, "host"), step.inputs);
     const outputs = viewStepOutputs(make(step.outputs.slot, step.outputs.bytes, "host"), step.outputs);
     fillConstants(make(slots.constants, constants.bytes), options);
-    make(slots.cache, recorded.kvBytes);
+    make(slots.cache, recorded.kvBytes, recorded.kvBufferKind);
     const rows = (tensor: Tensor): ArenaRows =>
       new ArenaRows(arena, arenaOffset(recorded, tensor), rowElements(tensor), limits.rowsMax);
     const program = device.createProgram(recordedProgram.words, buffers, { repack: options.repack ?? false });

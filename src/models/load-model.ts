@@ -135,7 +135,9 @@ type Recorded = Pick<PlacedModel, "limits" | "recorded">;
 function recordForCpu(opened: OpenedModel, options: ModelLoadOptions): Recorded {
   const { kvCacheType, activations } = options;
   const limits = planLimits(opened.config, options, hostMemory(), weightBytesOf(opened.checkpoint));
-  return { limits, recorded: recordModel({ ...opened, limits, kvCacheType, activations }) };
+  // Where a block is a whole context, little of it is in use for long: pages that follow the use are better then.
+  const cacheLayout = options.pagedAttention === false ? "by layer" : "by block";
+  return { limits, recorded: recordModel({ ...opened, limits, kvCacheType, activations, cacheLayout }) };
 }
 
 function placeOnCpu(

@@ -3,20 +3,19 @@
  * family record its arithmetic and ends with sampling. Pure: no device, no file is read.
  */
 
+import type { BufferKind } from "../backend/device.ts";
 import { DTYPES, type DType } from "../backend/dtype.ts";
 import { MistralError } from "../errors.ts";
 import { type ActivationPrecision, ProgramBuilder, type RecordedProgram } from "../graph/builder.ts";
 import { sample } from "../graph/record.ts";
-import type { LayerCache } from "../graph/record-attention.ts";
 import type { Tensor } from "../graph/tensor.ts";
 import type { Checkpoint, TensorEntry } from "../weights/types.ts";
 import type { FileRegion } from "../weights/upload.ts";
-import type { ModelConfig, RopeKind } from "./config.ts";
-import { Constants, isAligned, isPlain, vectorOf } from "./constants.ts";
+import type { RopeKind } from "./config.ts";
+import { Constants, isAligned, vectorOf } from "./constants.ts";
+import { type CacheOptions, declareCaches } from "./declare-caches.ts";
 import type { ModelFamily, ModelRecording } from "./family.ts";
 import { ropeFrequencies } from "./rope-frequencies.ts";
-import type { StepLimits } from "./step.ts";
-import type { KvCacheType } from "./step-limits.ts";
 import { declareStepMemory, type StepMemory } from "./step-memory.ts";
 import { describeKey, findTensors, ROPE_DIVISORS_NAME } from "./tensor-names.ts";
 
@@ -27,6 +26,8 @@ export interface RecordedModel {
   readonly hidden: Tensor;
   readonly logits: Tensor;
   readonly kvBytes: number;
+  /** The memory that the KV pool is made for. */
+  readonly kvBufferKind: BufferKind;
   /** Bytes of the tensors that the program reads, in their files. */
   readonly weightBytes: number;
   /** Slots of the buffers, besides the arena and those of the step. */
@@ -38,12 +39,9 @@ export interface RecordedModel {
   };
 }
 
-export interface RecordModelOptions {
+export interface RecordModelOptions extends CacheOptions {
   readonly checkpoint: Checkpoint;
   readonly family: ModelFamily;
-  readonly config: ModelConfig;
-  readonly limits: StepLimits;
-  readonly kvCacheType: KvCacheType;
   /** "precise" when not given. */
   readonly activations?: ActivationPrecision | undefined;
   /** The part of each file that its buffer holds; all of it when not given. */
@@ -66,7 +64,7 @@ export function recordModel(options: RecordModelOptions): RecordedModel {
   const regions = options.regions ?? checkpoint.files.map(({ bytes }) => ({ offset: 0, bytes }));
   const places = placeWeights(constants, entries, regions);
   const constantsSlot = program.buffer("constants", constants.bytes);
-  const { slot: cacheSlot, caches, bytes: kvBytes } = declareCaches(program, options);
+  const cache = declareCaches(program, options);
   const fileSlots = checkpoint.files.map(({ path }, file) => program.buffer(path, regions[file]!.bytes));
 
   const bound = new Map<string, Tensor>();
@@ -90,7 +88,7 @@ export function recordModel(options: RecordModelOptions): RecordedModel {
     program,
     config,
     inputs: step.inputs.tensors,
-    caches,
+    caches: cache.caches,
     weight: (name) => weight(describeKey({ name })),
     layerWeight: (layer, name) => weight(describeKey({ name, layer })),
     rotation: (kind) => ({
@@ -111,9 +109,10 @@ export function recordModel(options: RecordModelOptions): RecordedModel {
     constants,
     hidden,
     logits,
-    kvBytes,
+    kvBytes: cache.bytes,
+    kvBufferKind: cache.kind,
     weightBytes: [...entries.values()].reduce((total, { bytes }) => total + bytes, 0),
-    slots: { constants: constantsSlot, cache: cacheSlot, files: cacheSlot + 1 },
+    slots: { constants: constantsSlot, cache: cache.slot, files: cache.slot + 1 },
   };
 }
 
@@ -184,24 +183,4 @@ function reserveRotations(
     return { byteOffset, attentionFactor: ropeFrequencies(settings, limits.contextLength).attentionFactor };
   };
   return { global: reserve("global"), local: reserve("local") };
-}
-
-/** Keys and values of every layer, one after the other in one buffer. */
-function declareCaches(
-  program: ProgramBuilder,
-  { config, limits, kvCacheType }: RecordModelOptions,
-): { slot: number; caches: LayerCache[]; bytes: number } {
-  if (!isPlain(kvCacheType)) throw new Error(`a KV cache of ${kvCacheType}`);
-  const { keyValueHeads, headDim } = config;
-  const shape = [limits.blockCount, keyValueHeads, limits.blockSize, headDim] as const;
-  const bytesEach = shape.reduce((total, size) => total * size, DTYPES[kvCacheType].blockBytes);
-  const bytes = 2 * config.layers.length * bytesEach;
-  const slot = program.buffer("kv_cache", bytes);
-  const cache = (name: string, index: number): Tensor =>
-    program.bind(name, kvCacheType, shape, { slot, byteOffset: index * bytesEach });
-  const caches = config.layers.map((_, layer) => ({
-    keys: cache(`layers.${layer}.keys`, 2 * layer),
-    values: cache(`layers.${layer}.values`, 2 * layer + 1),
-  }));
-  return { slot, caches, bytes };
 }

@@ -44,7 +44,7 @@ export function loadWeights(device: Device, checkpoint: Checkpoint, options: Loa
           buffers.push(device.mapFile(file.path, 0, file.bytes));
           advance(file.bytes);
         } else {
-          const buffer = device.createBuffer(file.bytes);
+          const buffer = device.createBuffer(file.bytes, "bulk");
           buffers.push(buffer);
           readWhole(opened, buffer, advance);
         }

@@ -57,6 +57,25 @@ describe("buffers", () => {
     buffer.free();
   });
 
+  test.each(["device", "bulk"] as const)(
+    "of kind %s take memory when they are touched, little by little",
+    (kind) => {
+      const before = process.memoryUsage.rss();
+      const buffer = device.createBuffer(1 << 30, kind);
+      const grown = () => process.memoryUsage.rss() - before;
+      const created = grown();
+      for (const offset of [0, (1 << 29) + 12345, (1 << 30) - 1]) {
+        const bytes = buffer.u8(offset, 1);
+        expect(bytes[0]).toBe(0);
+        bytes[0] = 1;
+      }
+      // Three pages of the largest kind, and what the runtime itself takes meanwhile.
+      expect(grown() - created).toBeLessThan(3 * (2 << 20) + (16 << 20));
+      expect(created).toBeLessThan(16 << 20);
+      buffer.free();
+    },
+  );
+
   test("reach past 4 GiB without touching the pages between", () => {
     const bytes = 6 * 2 ** 30;
     const buffer = device.createBuffer(bytes);

@@ -139,6 +139,11 @@ describe("mistakes in a recording are named", () => {
       "tensor late f32 [tokens, 4] ends at byte 4128 of buffer inputs (4096 bytes)",
     ],
     [
+      "a tensor whose gaps reach past its buffer",
+      () => program.bind("wide", "f32", [3, 4], { slot: inputs, byteOffset: 0, leadingStride: 511 }),
+      "tensor wide f32 [3, 4] ends at byte 4104 of buffer inputs (4096 bytes)",
+    ],
+    [
       "a missing operand",
       () => program.record("gather_rows", { out: h, x: h }),
       "gather_rows: no operand indices",
