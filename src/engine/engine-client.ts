@@ -61,6 +61,8 @@ export class ProcessEngine implements Engine {
   /** What the lives of earlier processes came to, and what the present one reports. */
   #past: EngineStatistics = NO_STATISTICS;
   #present: EngineStatistics = NO_STATISTICS;
+  /** Milliseconds of work since the present figures came. */
+  #unlearnedMs = 0;
   #restarts = 0;
   #hangs = 0;
   #readyAtMs = 0;
@@ -204,6 +206,7 @@ export class ProcessEngine implements Engine {
         this.#info = message.info;
         this.#patience.begin(message.info.tokensMax);
         this.#present = message.statistics;
+        this.#unlearnedMs = 0;
         this.#state = "ready";
         this.#readyAtMs = performance.now();
         this.#started.resolve();
@@ -225,14 +228,20 @@ export class ProcessEngine implements Engine {
         return;
       }
       case "step":
-        this.#patience.learn(tokensOf(message.statistics) - tokensOf(this.#present), silentMs);
-        this.#present = message.statistics;
+        this.#unlearnedMs += silentMs;
+        if (message.statistics !== null) this.#learn(message.statistics);
         this.#requests.dispatch(message.report);
         if (message.failure !== null) this.#lose(`reports: ${message.failure}`);
         return;
       default:
         message satisfies never;
     }
+  }
+
+  #learn(statistics: EngineStatistics): void {
+    this.#patience.learn(tokensOf(statistics) - tokensOf(this.#present), this.#unlearnedMs);
+    this.#unlearnedMs = 0;
+    this.#present = statistics;
   }
 
   /** The process is gone, or of no use: answers its requests and starts another one. */

@@ -32,6 +32,8 @@ export const FULL_STEP_PATIENCE = 4;
 
 /** An engine process with work, but nothing to report, still says something this often. */
 export const HEARTBEAT_MS = 100;
+/** While requests only go on, the engine process tells its figures this often. */
+export const STATISTICS_MS = 100;
 
 /** First and longest pause before a crashed engine process is started again; doubles in between. */
 export const RESTART_DELAY_MS = 100;

@@ -39,7 +39,8 @@ export type EngineMessage =
   | {
       readonly type: "step";
       readonly report: StepReport;
-      readonly statistics: EngineStatistics;
+      /** Null where little has changed since they were last told. */
+      readonly statistics: EngineStatistics | null;
       /** Why the model failed in this step, after which the process is of no more use; null when it did not. */
       readonly failure: string | null;
     };

@@ -6,7 +6,7 @@
 import { MistralError } from "../errors.ts";
 import { EngineCore, type EngineCoreOptions } from "./engine-core.ts";
 import { collectWhenIdle } from "./idle-collection.ts";
-import { HEARTBEAT_MS } from "./limits.ts";
+import { HEARTBEAT_MS, STATISTICS_MS } from "./limits.ts";
 import { describeStep } from "./plan.ts";
 import type { EngineCommand, EngineLoad, EngineMessage } from "./process-messages.ts";
 import { engineInfo, type LoadedRunner, RUNNER_MODULE, type RunnerModule } from "./runner-module.ts";
@@ -60,16 +60,23 @@ function tellProgress(): (bytesDone: number, bytesTotal: number) => void {
   };
 }
 
-/** One message per step that brought something; during long prompts at least a sign of life. */
+/**
+ * One message per step that brought something; during long prompts at least a sign of life. Statistics go with it when
+ * requests come or go, and else now and then: everything that is sent holds up the next step.
+ */
 function createLoop(core: EngineCore): StepLoop {
   let lastSentMs = 0;
+  let lastToldMs = 0;
   return new StepLoop(core, (report) => {
     const nowMs = performance.now();
     const { started, prompts, ids, ends } = report;
-    const quiet = ids.length + ends.length + prompts.length + started.length === 0;
-    if (quiet && nowMs - lastSentMs < HEARTBEAT_MS) return;
+    const changes = ends.length + prompts.length + started.length;
+    if (changes + ids.length === 0 && nowMs - lastSentMs < HEARTBEAT_MS) return;
     lastSentMs = nowMs;
-    send({ type: "step", report, statistics: core.statistics(), failure: core.failure?.message ?? null });
+    const failure = core.failure?.message ?? null;
+    const tells = changes > 0 || failure !== null || nowMs - lastToldMs >= STATISTICS_MS;
+    if (tells) lastToldMs = nowMs;
+    send({ type: "step", report, statistics: tells ? core.statistics() : null, failure });
   });
 }
 

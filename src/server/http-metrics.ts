@@ -32,6 +32,9 @@ const BETWEEN_TOKENS_SECONDS = [
 
 const QUEUE_SECONDS = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600];
 
+/** Times between tokens of one request that are told to the histogram together. */
+const GATHERED_MAX = 256;
+
 /** Asked by machines every few seconds; they would drown the rest. */
 const LEFT_OUT: ReadonlySet<string> = new Set([
   "/",
@@ -91,7 +94,17 @@ export function httpMetrics(registry: Registry): RecordWatcher {
     labelNames: OUTCOME,
     buckets: BETWEEN_TOKENS_SECONDS,
     registers,
+    collect: () => {
+      for (const [record, seconds] of gathered) tellBetween(record, seconds);
+    },
   });
+  /** Times between tokens that the histogram was not told yet: at every token it would cost more than the token. */
+  const gathered = new Map<RequestRecord, number[]>();
+  const tellBetween = (record: RequestRecord, seconds: number[]): void => {
+    const outcome = { ...placeOf(record), status: "200" };
+    for (const each of seconds) betweenTokens.observe(outcome, each);
+    seconds.length = 0;
+  };
   const queueTimes = new Histogram({
     name: "mistralrs_queue_time_seconds",
     help: "From handing a sequence to the engine to its first step",
@@ -125,9 +138,20 @@ export function httpMetrics(registry: Registry): RecordWatcher {
     },
     tokens(record, sinceLastMs) {
       if (!record.streamed) return;
-      betweenTokens.observe({ ...placeOf(record), status: "200" }, sinceLastMs / 1000);
+      let seconds = gathered.get(record);
+      if (seconds === undefined) {
+        seconds = [];
+        gathered.set(record, seconds);
+      }
+      seconds.push(sinceLastMs / 1000);
+      if (seconds.length >= GATHERED_MAX) tellBetween(record, seconds);
     },
     completed(record) {
+      const seconds = gathered.get(record);
+      if (seconds !== undefined) {
+        tellBetween(record, seconds);
+        gathered.delete(record);
+      }
       if (isRoutine(record)) return;
       const place = counted.get(record);
       if (place !== undefined) inFlight.dec(place);

@@ -87,7 +87,7 @@ export class TextStream {
     const joined = this.tail.length === 0 ? bytes : concatenate(this.tail, bytes);
     const whole = joined.length - unfinishedLength(joined);
     this.tail = whole === joined.length ? NO_BYTES : joined.slice(whole);
-    return this.decoded(decodeUtf8(joined.subarray(0, whole)));
+    return this.decoded(decodeUtf8(whole === joined.length ? joined : joined.subarray(0, whole)));
   }
 
   /** Ends the text: what was held back goes out, an unfinished character as U+FFFD. */
@@ -176,6 +176,8 @@ function leadingSpaces(text: string): number {
  * them decodes the same with or without them, because a sequence never begins inside another.
  */
 function unfinishedLength(bytes: Uint8Array): number {
+  const last = bytes.at(-1);
+  if (last === undefined || last < 0x80) return 0;
   for (let length = 1; length <= 3 && length <= bytes.length; length++) {
     const byte = bytes[bytes.length - length]!;
     if ((byte & 0xc0) === 0x80) continue;
