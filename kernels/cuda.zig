@@ -12,6 +12,7 @@ const Device = @import("cuda/device.zig").Device;
 const memory_module = @import("cuda/memory.zig");
 const GraphTotals = @import("cuda/graphs.zig").Totals;
 const Executor = @import("cuda/executor.zig").Executor;
+const ExecutorOptions = @import("cuda/executor.zig").Options;
 
 const Buffer = memory_module.Buffer;
 const Status = status.Status;
@@ -84,6 +85,17 @@ fn describe(device: *const Device, memory: Device.Memory) interface.DeviceInfo {
 /// Tells of a device without opening it: no context is made. What is free of its memory is not known then, and 0.
 export fn mistral_cuda_describe(index: u32, out: *interface.DeviceInfo) i32 {
     return answer(describeClosed(index, out));
+}
+
+/// Copies what computes products of many rows: cuBLASLt with its version, or why it is not used. Opens the library.
+/// Returns the text's length in bytes, which may exceed the capacity; `is_library` becomes 1 or 0.
+export fn mistral_cuda_products(device: *Device, is_library: *u32, out: [*]u8, capacity: u64) u64 {
+    device.enter() catch {};
+    const text = device.productsText();
+    is_library.* = @intFromBool(device.products() != null);
+    const count = @min(capacity, text.len);
+    @memcpy(out[0..count], text[0..count]);
+    return text.len;
 }
 
 /// The least compute capability that the kernels were compiled for, 75 for 7.5.
@@ -173,9 +185,10 @@ export fn mistral_program_create(
     flags: u32,
     out: *?*Executor,
 ) i32 {
-    if (flags != 0)
-        return report(status.fail(error.InvalidArgument, "program flags 0x{x}; CUDA reads weights as they lie and has none", .{flags}));
-    out.* = Executor.create(device, words[0..word_count], buffers[0..buffer_count]) catch |failure| return report(failure);
+    if (flags & ~interface.flag_deterministic != 0)
+        return report(status.fail(error.InvalidArgument, "program flags 0x{x}; CUDA reads weights as they lie and knows no more than 0x{x}", .{ flags, interface.flag_deterministic }));
+    const options: ExecutorOptions = .{ .is_deterministic = flags & interface.flag_deterministic != 0 };
+    out.* = Executor.create(device, words[0..word_count], buffers[0..buffer_count], options) catch |failure| return report(failure);
     return ok;
 }
 

@@ -4,7 +4,7 @@
 const std = @import("std");
 
 /// Families of kernels: `<name>.cu` each.
-const families = [_][]const u8{ "step", "embed", "norm", "rope", "cache", "pointwise", "sample", "matmul", "attention" };
+const families = [_][]const u8{ "step", "embed", "norm", "rope", "cache", "pointwise", "sample", "matmul", "matmul_library", "attention" };
 
 /// Headers that kernels include: a change compiles them again.
 const headers = [_][]const u8{
@@ -12,10 +12,10 @@ const headers = [_][]const u8{
     "step.h",              "embed.h",        "norm.h",             "rope.h",             "cache.h",
     "pointwise.h",         "attention.h",    "attention_math.cuh", "attention_step.cuh", "attention_spans.cuh",
     "attention_tiles.cuh", "matmul.h",       "matmul_weights.cuh", "matmul_rows.cuh",    "sample.h",
-    "sample.cuh",          "sample_row.cuh", "sample_select.cuh",
+    "sample.cuh",          "sample_row.cuh", "sample_select.cuh",  "matmul_library.h",   "matmul_stage.cuh",
 };
 
-const emulator_headers = [_][]const u8{ "block.h", "fibers.h", "grid.h", "hardware.h", "memory.h" };
+const emulator_headers = [_][]const u8{ "block.h", "fibers.h", "grid.h", "hardware.h", "memory.h", "stream.h" };
 
 pub const Choice = enum { off, auto, nvcc, clang };
 
@@ -82,14 +82,18 @@ pub fn addEmulator(b: *std.Build, target: std.Build.ResolvedTarget) *std.Build.S
     for (families) |family| {
         module.addCSourceFile(.{ .file = b.path(b.fmt("kernels/cuda/{s}.cu", .{family})), .flags = &emulator_flags, .language = .cpp });
     }
-    module.addCSourceFile(.{ .file = b.path("kernels/cuda/emulator/driver.cpp"), .flags = &emulator_flags });
+    for ([_][]const u8{ "driver", "cublaslt" }) |part| {
+        module.addCSourceFile(.{ .file = b.path(b.fmt("kernels/cuda/emulator/{s}.cpp", .{part})), .flags = &emulator_flags });
+    }
     return b.addLibrary(.{ .name = "mistral_cuda_emulated", .linkage = .dynamic, .root_module = module });
 }
 
 /// The emulator's own tests: `zig build test-emulator`.
 pub fn addEmulatorTest(b: *std.Build, target: std.Build.ResolvedTarget) *std.Build.Step.Run {
     const module = emulatorModule(b, target);
-    module.addCSourceFile(.{ .file = b.path("kernels/cuda/emulator/self_test.cpp"), .flags = &emulator_flags });
+    for ([_][]const u8{ "self_test", "lanes_test" }) |part| {
+        module.addCSourceFile(.{ .file = b.path(b.fmt("kernels/cuda/emulator/{s}.cpp", .{part})), .flags = &emulator_flags });
+    }
     return b.addRunArtifact(b.addExecutable(.{ .name = "emulator_test", .root_module = module }));
 }
 

@@ -3,6 +3,7 @@
 const std = @import("std");
 const images = @import("cuda_images");
 const status = @import("../abi/status.zig");
+const cublaslt = @import("cublaslt.zig");
 const driver_module = @import("driver.zig");
 
 const Driver = driver_module.Driver;
@@ -26,9 +27,14 @@ pub const Device = struct {
     /// Loaded when the first kernel of the family is asked for; in the order of `images.families`.
     modules: [images.families.len]?driver_module.Module = @splat(null),
     functions: std.StringHashMapUnmanaged(Kernel) = .empty,
+    library: Library = .unknown,
+    library_text: [512]u8 = undefined,
+    library_text_bytes: usize = 0,
     /// Why the device can no longer be used. A context does not recover from a failed kernel.
     failure: [512]u8 = undefined,
     failure_bytes: usize = 0,
+
+    const Library = union(enum) { unknown, absent, open: cublaslt.Library };
 
     pub fn open(index: u32) status.Error!*Device {
         const device = try allocator.create(Device);
@@ -80,8 +86,36 @@ pub const Device = struct {
         return bytes;
     }
 
+    /// cuBLASLt, opened when it is first asked for: that takes a while, and not every program has products for it.
+    pub fn products(device: *Device) ?*cublaslt.Library {
+        if (device.library == .unknown) {
+            var text = std.Io.Writer.fixed(&device.library_text);
+            if (cublaslt.Library.open(device.capability, &text)) |opened| {
+                device.library = .{ .open = opened };
+                text.end = 0;
+                text.print("cuBLASLt {d}.{d}.{d}", opened.versionParts()) catch {};
+            } else device.library = .absent;
+            device.library_text_bytes = text.end;
+        }
+        return switch (device.library) {
+            .unknown => unreachable,
+            .absent => null,
+            .open => |*opened| opened,
+        };
+    }
+
+    /// The library's name and version, or why there is none.
+    pub fn productsText(device: *Device) []const u8 {
+        _ = device.products();
+        return device.library_text[0..device.library_text_bytes];
+    }
+
     pub fn close(device: *Device) void {
         device.tidyUp();
+        switch (device.library) {
+            .open => |*opened| opened.close(),
+            else => {},
+        }
         var names = device.functions.keyIterator();
         while (names.next()) |name| allocator.free(name.*);
         device.functions.deinit(allocator);
@@ -117,6 +151,13 @@ pub const Device = struct {
         const text = std.fmt.bufPrint(&device.failure, "CUDA device {d} failed {s}{s}{s}: {s} ({s})", .{
             device.ordinal, what, if (kernel.len > 0) " " else "", kernel, reason.name, reason.text,
         }) catch &device.failure;
+        device.failure_bytes = text.len;
+        return status.fail(error.Device, "{s}", .{text});
+    }
+
+    /// Records for good that the device failed `what`, of which the driver knows nothing.
+    pub fn breakDown(device: *Device, comptime what: []const u8) status.Error {
+        const text = std.fmt.bufPrint(&device.failure, "CUDA device {d} failed " ++ what, .{device.ordinal}) catch &device.failure;
         device.failure_bytes = text.len;
         return status.fail(error.Device, "{s}", .{text});
     }

@@ -96,6 +96,11 @@ pub const Driver = struct {
 const path_variable = "MISTRALRS_CUDA_DRIVER";
 const default_path = "libcuda.so.1";
 
+/// Whether another driver than NVIDIA's was named.
+pub fn isReplaced() bool {
+    return std.c.getenv(path_variable) != null;
+}
+
 var opened: ?Driver = null;
 
 /// Opens and initialises the driver, once per process.

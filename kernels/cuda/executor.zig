@@ -29,6 +29,11 @@ const HostBlock = extern struct {
     fault: u32,
 };
 
+pub const Options = struct {
+    /// A row's bits depend on nothing but that row.
+    is_deterministic: bool,
+};
+
 pub const Executor = struct {
     arena: std.heap.ArenaAllocator,
     device: *Device,
@@ -40,12 +45,13 @@ pub const Executor = struct {
     graphs: graphs_module.Graphs = .{},
 
     /// Lowers an encoded program. The buffers must outlive the executor.
-    pub fn create(device: *Device, words: []const u32, buffers: []const *Buffer) status.Error!*Executor {
+    pub fn create(device: *Device, words: []const u32, buffers: []const *Buffer, options: Options) status.Error!*Executor {
         try device.enter();
         var arena = std.heap.ArenaAllocator.init(std.heap.c_allocator);
         errdefer arena.deinit();
         const allocator = arena.allocator();
-        const program = try decode(allocator, device, words, buffers);
+        var program = try decode(allocator, device, words, buffers);
+        if (options.is_deterministic) program.ops = try precise(allocator, program.ops);
         for (program.ops, 0..) |*op, index| {
             if (!families.isBuilt(op.code))
                 return status.fail(error.InvalidProgram, "op {d} ({s}) is not built for CUDA", .{ index, @tagName(op.code) });
@@ -68,6 +74,7 @@ pub const Executor = struct {
             .arena = allocator,
             .device = device,
             .program = &program,
+            .is_deterministic = options.is_deterministic,
             .addresses = plan.addresses,
             .step_address = memory.address,
             .workspace_address = memory.address + workspace_at,
@@ -153,6 +160,15 @@ fn decode(allocator: std.mem.Allocator, device: *Device, words: []const u32, buf
             return status.fail(error.InvalidArgument, "buffer {d} is passed twice", .{index});
     }
     return program_module.decode(allocator, words, views);
+}
+
+/// The ops with no product rounded: that of many rows would differ from that of few.
+fn precise(allocator: std.mem.Allocator, list: []const program_module.Op) status.Error![]const program_module.Op {
+    const changed = try allocator.dupe(program_module.Op, list);
+    for (changed) |*op| if (op.code == .matmul) {
+        op.attributes[ops.matmul.attribute.activations] = 0;
+    };
+    return changed;
 }
 
 /// The launches before the first op: dimensions and inputs go to the device.

@@ -386,6 +386,13 @@ DEVICE u32 pack_bf16(float low, float high) {
   asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
   return pair;
 }
+#else
+// A NaN stays one.
+DEVICE u32 round_to_bf16(float value) {
+  const u32 bits = bits_of(value);
+  return (value != value ? bits | 0x400000u : bits + 0x7fffu + (bits >> 16 & 1)) >> 16;
+}
+DEVICE u32 pack_bf16(float low, float high) { return round_to_bf16(low) | round_to_bf16(high) << 16; }
 #endif
 
 // The same value, of which the compiler knows nothing: what is computed from it is not moved out of a loop, where it

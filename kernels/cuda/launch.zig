@@ -1,4 +1,4 @@
-//! What a step does: kernel launches, made once from the ops of a program. What changes from step to step, the
+//! What a step does: kernel launches, and calls of a library between them, made once from the ops of a program. What changes from step to step, the
 //! dimensions, changes the grids alone; kernels read the live dimensions from the program's `Step`.
 
 const std = @import("std");
@@ -51,20 +51,36 @@ pub const GridRule = union(enum) {
 
 pub const Launch = struct {
     name: []const u8,
-    function: driver.Function,
-    grid: GridRule,
-    threads: u32,
-    shared_bytes: u32,
-    parameters: *const anyopaque,
+    work: union(enum) { kernel: KernelWork, call: Call },
+
+    const KernelWork = struct {
+        function: driver.Function,
+        grid: GridRule,
+        threads: u32,
+        shared_bytes: u32,
+        parameters: *const anyopaque,
+    };
 
     /// Puts the launch on the device's stream, with the grid of these dimensions.
     pub fn submit(launch: *const Launch, device: *Device, dims: []const u32) status.Error!void {
-        const grid = launch.grid.at(dims);
+        const kernel = switch (launch.work) {
+            .kernel => |kernel| kernel,
+            .call => |call| return call.submit(call.context, dims),
+        };
+        const grid = kernel.grid.at(dims);
         if (grid.x == 0 or grid.y == 0 or grid.z == 0) return;
-        const parameters = [1]*const anyopaque{launch.parameters};
-        const result = device.driver.cuLaunchKernel(launch.function, grid.x, grid.y, grid.z, launch.threads, 1, 1, launch.shared_bytes, device.stream, &parameters, null);
+        const parameters = [1]*const anyopaque{kernel.parameters};
+        const result = device.driver.cuLaunchKernel(kernel.function, grid.x, grid.y, grid.z, kernel.threads, 1, 1, kernel.shared_bytes, device.stream, &parameters, null);
         try device.checkFor(result, "launching the kernel", launch.name);
     }
+};
+
+/// Work that a library puts on the device's stream, or leaves out for these dimensions. They are those of a grid: a
+/// captured step has its bucket's, so the work covers rows that may not be live, in memory that is there for them.
+/// `context` lives as long as the program.
+pub const Call = struct {
+    context: *const anyopaque,
+    submit: *const fn (context: *const anyopaque, dims: []const u32) status.Error!void,
 };
 
 /// A kernel to be launched for an op.
@@ -81,6 +97,8 @@ pub const Lowering = struct {
     arena: std.mem.Allocator,
     device: *Device,
     program: *const Program,
+    /// Whether a row's bits may depend on nothing but that row.
+    is_deterministic: bool,
     /// The file of kernels, without `.cu`.
     family: []const u8 = "",
     op: *const Op = undefined,
@@ -146,11 +164,18 @@ pub const Lowering = struct {
         kept.* = parameters;
         try l.launches.append(l.arena, .{
             .name = try l.arena.dupe(u8, kernel.name),
-            .function = try l.device.function(l.family, kernel.name, kernel.shared_bytes),
-            .grid = kernel.grid,
-            .threads = kernel.threads,
-            .shared_bytes = kernel.shared_bytes,
-            .parameters = kept,
+            .work = .{ .kernel = .{
+                .function = try l.device.function(l.family, kernel.name, kernel.shared_bytes),
+                .grid = kernel.grid,
+                .threads = kernel.threads,
+                .shared_bytes = kernel.shared_bytes,
+                .parameters = kept,
+            } },
         });
+    }
+
+    /// Adds a library's work.
+    pub fn call(l: *Lowering, name: []const u8, work: Call) status.Error!void {
+        try l.launches.append(l.arena, .{ .name = name, .work = .{ .call = work } });
     }
 };

@@ -1,5 +1,5 @@
-/* Parameters of `matvec_<dtype>`, `matvec_few_<dtype>` and `matmul_<dtype>`, which share a body, and of
- * `matmul_prepare_<kind>`. */
+/* Parameters of `matvec_<dtype>`, `matvec_one_<dtype>`, `matvec_few_<dtype>`, `matmul_<dtype>` and
+ * `matmul_fast_<dtype>`, which share a body, and of `matmul_prepare_<form>`. */
 #ifndef MISTRAL_MATMUL_H
 #define MISTRAL_MATMUL_H
 
@@ -10,6 +10,8 @@ enum {
   MATMUL_FEATURES = 16,
   /* Tokens of a fragment: the width of a matrix instruction. */
   MATMUL_TOKENS = 8,
+  /* The same of `matmul_fast_<dtype>`: rows of x that it has loaded serve two of them. */
+  MATMUL_FAST_FEATURES = 32,
   /* Tokens of `matvec_few_<dtype>`. */
   MATMUL_FEW = 4,
   /* Fragments of tokens of a warp in `matmul_<dtype>`; one in `matvec_<dtype>`. */
@@ -34,7 +36,7 @@ struct MatmulPart {
   u32 rows;
   /* Column of out where this weight's rows begin. */
   u32 column;
-  /* The tile of MATMUL_FEATURES rows, counted over all parts, that this weight begins with. */
+  /* The tile of MATMUL_FEATURES or MATMUL_FAST_FEATURES rows, counted over all parts, that this weight begins with. */
   u32 first_tile;
   /* Whether rows begin where asynchronous copies and the format's words may. */
   u32 aligned;
@@ -46,7 +48,7 @@ struct Matmul {
   struct Matrix x;
   /* data is null without one. */
   struct Matrix residual;
-  /* x as `matmul_prepare_<kind>` left it, or null: then every block prepares its rows in shared memory. */
+  /* x as `matmul_prepare_<form>` left it, or null: then every block prepares its rows in shared memory. */
   const u8 *prepared;
   /* Bytes of MATMUL_TOKENS * MATMUL_TILES prepared rows. */
   u64 prepared_stride;

@@ -3,17 +3,21 @@
 //
 // Beside block formats a row is integers of 15 bits in groups of MATMUL_GROUP that share a scale; an integer is
 // 128 * high + low, two signed bytes. So products and their sums are exact, and the same in every order.
-// Beside plain formats a value is the sum of three bfloat16, exactly.
+// Beside plain formats a value is the sum of three bfloat16, exactly. Fast products have one, rounded.
 #pragma once
 
 #include "matmul_weights.cuh"
+
+// How rows are prepared: for block formats and for plain ones, and rounded for plain formats and for block formats.
+enum Form { INTEGERS, PARTS, ROUNDED, QUADS };
 
 // Some tokens, `columns` of them side by side; lines of sums and scales are made even.
 struct RowTile {
   // [step][plane][column][t] of 16 bytes. Block formats, high and low bytes in one plane: the high bytes of elements
   // 4t.. and 16 + 4t.., then the low ones. Plain formats: elements 2t, 2t + 1; 2t + 8, 2t + 9; 2t + 16 ..; 2t + 24 ..
+  // Rounded for block formats: elements 4t to 4t + 3, 16 + 4t to 16 + 4t + 3, as a lane has their levels.
   u8* fragments;
-  // Block formats only. [group][column]
+  // Integers only. [group][column]
   float* scales;
   // [step][column][half]: sums of the integers of 16 elements.
   float* sums;
@@ -22,13 +26,13 @@ struct RowTile {
   DEVICE u32 pairs() const { return (columns + 1) / 2; }
 };
 
-template <bool is_block>
+template <Form form>
 struct Rows {
-  static constexpr u32 PLANES = is_block ? 1 : 3;
+  static constexpr u32 PLANES = form == PARTS ? 3 : 1;
 
   static DEVICE RowTile tile(u8* memory, u32 steps, u32 columns) {
     RowTile tile = {memory, nullptr, nullptr, columns};
-    if (is_block) {
+    if (form == INTEGERS) {
       tile.sums = reinterpret_cast<float*>(memory + steps * 64 * columns);
       tile.scales = tile.sums + steps * 4 * tile.pairs();
     }
@@ -89,7 +93,7 @@ DEVICE void prepare_integers(const RowTile& tile, u32 column, const float* x, u3
   sum += shuffle_xor(sum, 2);
   if (step >= steps) return;
   const u32 half = lane / 4 % 2;
-  u32* words = Rows<true>::words(tile, step, 0, column, lane % 4);
+  u32* words = Rows<INTEGERS>::words(tile, step, 0, column, lane % 4);
   words[half] = pack_bytes(high_byte(a), high_byte(b), high_byte(c), high_byte(d));
   words[2 + half] = pack_bytes(low_byte(a), low_byte(b), low_byte(c), low_byte(d));
   if (lane % 4 == 0) tile.sums[(step * 2 * tile.pairs() + column) * 2 + half] = static_cast<float>(sum);
@@ -105,17 +109,36 @@ DEVICE void prepare_parts(const RowTile& tile, u32 column, const float* x, u32 k
   const u32 t = lane % 2 * 2;
 #pragma unroll
   for (u32 plane = 0; plane < 3; plane++) {
-    u32* words = Rows<false>::words(tile, step, plane, column, t);
+    u32* words = Rows<PARTS>::words(tile, step, plane, column, t);
     words[lane % 8 / 2] = take_high(v.x, v.y);
     words[4 + lane % 8 / 2] = take_high(v.z, v.w);
   }
 }
 
-template <bool is_block>
+DEVICE void prepare_rounded(const RowTile& tile, u32 column, const float* x, u32 k, u32 steps, u32 span, bool vectors) {
+  const u32 lane = lane_index();
+  const u32 step = span * 4 + lane / 8;
+  if (step >= steps) return;
+  const Float4 v = load_four(x, step * MATMUL_STEP + lane % 8 * 4, k, vectors);
+  u32* words = Rows<ROUNDED>::words(tile, step, 0, column, lane % 2 * 2);
+  words[lane % 8 / 2] = pack_bf16(v.x, v.y);
+  words[4 + lane % 8 / 2] = pack_bf16(v.z, v.w);
+}
+
+DEVICE void prepare_quads(const RowTile& tile, u32 column, const float* x, u32 k, u32 steps, u32 span, bool vectors) {
+  const u32 lane = lane_index();
+  const u32 step = span * 4 + lane / 8;
+  if (step >= steps) return;
+  const Float4 v = load_four(x, step * MATMUL_STEP + lane % 8 * 4, k, vectors);
+  u32* words = Rows<QUADS>::words(tile, step, 0, column, lane % 4) + lane % 8 / 4 * 2;
+  words[0] = pack_bf16(v.x, v.y);
+  words[1] = pack_bf16(v.z, v.w);
+}
+
+template <Form form>
 DEVICE void prepare(const RowTile& tile, u32 column, const float* x, u32 k, u32 steps, u32 span, bool vectors) {
-  if (is_block) {
-    prepare_integers(tile, column, x, k, steps, span, vectors);
-  } else {
-    prepare_parts(tile, column, x, k, steps, span, vectors);
-  }
+  if (form == INTEGERS) prepare_integers(tile, column, x, k, steps, span, vectors);
+  if (form == PARTS) prepare_parts(tile, column, x, k, steps, span, vectors);
+  if (form == ROUNDED) prepare_rounded(tile, column, x, k, steps, span, vectors);
+  if (form == QUADS) prepare_quads(tile, column, x, k, steps, span, vectors);
 }

@@ -3,7 +3,10 @@
 //
 // Block formats: `pair(block, step, t)` is the levels of elements 4t to 4t + 3 and 16 + 4t to 16 + 4t + 3 of step
 // `step` of a block, the two words that lane t of a row holds; a scale (and minimum) covers SUB elements.
-// A format that has nothing but its line in `dequantise.cuh` works; one that is used much gets a `pair` of its own.
+// A level is UNIT of the format's: signed levels of fewer than eight bits stand at the top of their bytes, where their
+// sign is a sign without further ado, and UNIT goes into the scales. Sums of such products are as exact as those of the
+// levels themselves. A format that has nothing but its line in `dequantise.cuh` works; one that is used much gets a
+// `pair` of its own.
 #pragma once
 
 #include "dequantise.cuh"
@@ -16,12 +19,16 @@ DEVICE u32 load_word(const u8* p) { return *reinterpret_cast<const u32*>(p); }
 template <typename Format>
 struct Weights {
   static constexpr u32 SUB = 32;
+  static constexpr float UNIT = 1.0f;
   static DEVICE Levels pair(const u8* block, u32 step, u32 t) {
     const Levels first = Format::octet(block, step * 4 + t / 2).levels;
     const Levels second = Format::octet(block, step * 4 + 2 + t / 2).levels;
     return t % 2 == 0 ? Levels{first.low, second.low} : Levels{first.high, second.high};
   }
 };
+
+// Turns levels from 0 on at the top of bytes into those with a sign, around zero.
+static constexpr u32 SIGNS = 0x80808080u;
 
 DEVICE Levels nibble_pair(u32 word) { return {word & 0x0f0f0f0fu, word >> 4 & 0x0f0f0f0fu}; }
 
@@ -33,33 +40,35 @@ DEVICE void add_fifth_pair(Levels& levels, u32 bits, u32 t) {
 template <>
 struct Weights<FormatQ4_0> {
   static constexpr u32 SUB = 32;
+  static constexpr float UNIT = 1.0f / 16;
   static DEVICE Levels pair(const u8* p, u32, u32 t) {
-    Levels levels = nibble_pair(load_u32(p + 2 + 4 * t));
-    subtract(levels, 8);
-    return levels;
+    const u32 word = load_u32(p + 2 + 4 * t);
+    return {(word << 4 & 0xf0f0f0f0u) ^ SIGNS, (word & 0xf0f0f0f0u) ^ SIGNS};
   }
 };
 
 template <>
 struct Weights<FormatQ4_1> {
   static constexpr u32 SUB = 32;
+  static constexpr float UNIT = 1.0f;
   static DEVICE Levels pair(const u8* p, u32, u32 t) { return nibble_pair(load_word(p + 4 + 4 * t)); }
 };
 
 template <>
 struct Weights<FormatQ5_0> {
   static constexpr u32 SUB = 32;
+  static constexpr float UNIT = 1.0f / 8;
   static DEVICE Levels pair(const u8* p, u32, u32 t) {
-    Levels levels = nibble_pair(load_u32(p + 6 + 4 * t));
-    add_fifth_pair(levels, load_u32(p + 2), t);
-    subtract(levels, 16);
-    return levels;
+    const u32 word = load_u32(p + 6 + 4 * t), tops = load_u32(p + 2);
+    return {((word << 3 & 0x78787878u) | spread_bits(tops >> (4 * t)) << 7) ^ SIGNS,
+            ((word >> 1 & 0x78787878u) | spread_bits(tops >> (16 + 4 * t)) << 7) ^ SIGNS};
   }
 };
 
 template <>
 struct Weights<FormatQ5_1> {
   static constexpr u32 SUB = 32;
+  static constexpr float UNIT = 1.0f;
   static DEVICE Levels pair(const u8* p, u32, u32 t) {
     Levels levels = nibble_pair(load_word(p + 8 + 4 * t));
     add_fifth_pair(levels, load_word(p + 4), t);
@@ -70,12 +79,14 @@ struct Weights<FormatQ5_1> {
 template <>
 struct Weights<FormatQ8_0> {
   static constexpr u32 SUB = 32;
+  static constexpr float UNIT = 1.0f;
   static DEVICE Levels pair(const u8* p, u32, u32 t) { return {load_u32(p + 2 + 4 * t), load_u32(p + 18 + 4 * t)}; }
 };
 
 template <>
 struct Weights<FormatIQ4NL> {
   static constexpr u32 SUB = 32;
+  static constexpr float UNIT = 1.0f;
   static DEVICE Levels pair(const u8* p, u32, u32 t) {
     Levels levels = nibble_pair(load_u32(p + 2 + 4 * t));
     look_up(FormatIQ4NL::table(), levels);
@@ -86,6 +97,7 @@ struct Weights<FormatIQ4NL> {
 template <>
 struct Weights<FormatMXFP4> {
   static constexpr u32 SUB = 32;
+  static constexpr float UNIT = 1.0f;
   static DEVICE Levels pair(const u8* p, u32, u32 t) {
     Levels levels = nibble_pair(load_bytes(p + 1 + 4 * t));
     look_up(FormatMXFP4::table(), levels);
@@ -96,6 +108,7 @@ struct Weights<FormatMXFP4> {
 template <>
 struct Weights<FormatQ2K> {
   static constexpr u32 SUB = 16;
+  static constexpr float UNIT = 1.0f;
   static DEVICE Levels pair(const u8* p, u32 step, u32 t) {
     const u8* q = p + 16 + step / 4 * 32 + 4 * t;
     const u32 shift = step % 4 * 2;
@@ -106,15 +119,15 @@ struct Weights<FormatQ2K> {
 template <>
 struct Weights<FormatQ3K> {
   static constexpr u32 SUB = 16;
+  static constexpr float UNIT = 1.0f / 32;
   static DEVICE Levels pair(const u8* p, u32 step, u32 t) {
     const u8* q = p + 32 + step / 4 * 32 + 4 * t;
     const u8* mask = p + 4 * t;
     const u32 shift = step % 4 * 2;
-    Levels levels = {load_u32(q) >> shift & 0x03030303u, load_u32(q + 16) >> shift & 0x03030303u};
-    levels.low |= (load_u32(mask) >> step & 0x01010101u) << 2;
-    levels.high |= (load_u32(mask + 16) >> step & 0x01010101u) << 2;
-    subtract(levels, 4);
-    return levels;
+    return {place(load_u32(q), shift, load_u32(mask), step), place(load_u32(q + 16), shift, load_u32(mask + 16), step)};
+  }
+  static DEVICE u32 place(u32 word, u32 shift, u32 tops, u32 step) {
+    return ((word << (6 - shift) >> 1 & 0x60606060u) | (tops << (7 - step) & SIGNS)) ^ SIGNS;
   }
 };
 
@@ -127,12 +140,14 @@ DEVICE Levels nibble_pair64(const u8* p, u32 step, u32 t) {
 template <>
 struct Weights<FormatQ4K> {
   static constexpr u32 SUB = 32;
+  static constexpr float UNIT = 1.0f;
   static DEVICE Levels pair(const u8* p, u32 step, u32 t) { return nibble_pair64(p + 16, step, t); }
 };
 
 template <>
 struct Weights<FormatQ5K> {
   static constexpr u32 SUB = 32;
+  static constexpr float UNIT = 1.0f;
   static DEVICE Levels pair(const u8* p, u32 step, u32 t) {
     Levels levels = nibble_pair64(p + 48, step, t);
     const u8* tops = p + 16 + 4 * t;
@@ -145,16 +160,16 @@ struct Weights<FormatQ5K> {
 template <>
 struct Weights<FormatQ6K> {
   static constexpr u32 SUB = 16;
+  static constexpr float UNIT = 1.0f / 4;
   static DEVICE Levels pair(const u8* p, u32 step, u32 t) {
     const u8* q = p + step / 4 * 64 + step % 2 * 32 + 4 * t;
     const u32 shift = step / 2 % 2 * 4;
     const u8* tops = p + 128 + step / 4 * 32 + 4 * t;
     const u32 top_shift = step % 4 * 2;
-    Levels levels = {load_u32(q) >> shift & 0x0f0f0f0fu, load_u32(q + 16) >> shift & 0x0f0f0f0fu};
-    levels.low |= (load_u32(tops) >> top_shift & 0x03030303u) << 4;
-    levels.high |= (load_u32(tops + 16) >> top_shift & 0x03030303u) << 4;
-    subtract(levels, 32);
-    return levels;
+    return {place(load_u32(q), shift, load_u32(tops), top_shift), place(load_u32(q + 16), shift, load_u32(tops + 16), top_shift)};
+  }
+  static DEVICE u32 place(u32 word, u32 shift, u32 tops, u32 top_shift) {
+    return ((word >> shift << 2 & 0x3c3c3c3cu) | (tops << (6 - top_shift) & 0xc0c0c0c0u)) ^ SIGNS;
   }
 };
 

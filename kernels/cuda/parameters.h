@@ -3,6 +3,7 @@
 #include "cache.h"
 #include "embed.h"
 #include "matmul.h"
+#include "matmul_library.h"
 #include "norm.h"
 #include "pointwise.h"
 #include "rope.h"

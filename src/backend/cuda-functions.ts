@@ -16,6 +16,7 @@ const SYMBOLS = {
     args: [u64_fast, pointer, u64_fast, u64_fast, FFIType.function, pointer],
     returns: i32,
   },
+  mistral_cuda_products: { args: [u64_fast, pointer, pointer, u64_fast], returns: u64_fast },
   mistral_cuda_graph_budget: { args: [u64_fast, u64_fast], returns: i32 },
   mistral_cuda_graph_totals: { args: [u64_fast, pointer], returns: i32 },
 } as const;

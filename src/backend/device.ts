@@ -34,9 +34,15 @@ export interface ProgramOptions {
    * copy's memory; the pages of a mapped original are given back. Results differ in rounding. Of the CPU alone.
    */
   readonly repack?: boolean;
+  /**
+   * The bits of a row's results depend on that row alone, however many rows a step has. On the CPU they always do;
+   * on CUDA it leaves faster products of many rows unused.
+   */
+  readonly deterministic?: boolean;
 }
 
 const FLAG_REPACK = 1;
+const FLAG_DETERMINISTIC = 2;
 
 /**
  * `device`: memory of the device. `host`: memory that the host writes and reads between steps through views, and
@@ -48,6 +54,7 @@ export type BufferKind = "device" | "host" | "bulk";
 const BUFFER_KINDS = { device: 0, host: 1, bulk: 2 } as const satisfies Record<BufferKind, number>;
 
 const DEVICE_OPTIONS_BYTES = 16;
+const LIBRARY_TEXT_BYTES = 512;
 
 /** Receives the handles that native functions write. */
 const handleOut = new BigUint64Array(1);
@@ -125,6 +132,18 @@ export class Device {
     return this.#describe(this.info.kind, this.info.index).memory;
   }
 
+  /** What computes matrix products of many rows on CUDA: cuBLASLt and its version, or why it is not used. */
+  productLibrary(): { readonly used: boolean; readonly text: string } {
+    const text = new Uint8Array(LIBRARY_TEXT_BYTES);
+    const used = new Uint32Array(1);
+    const { mistral_cuda_products } = cudaFunctions();
+    const length = Number(mistral_cuda_products(this.#live(), ptr(used), ptr(text), text.length));
+    return {
+      used: used[0] === 1,
+      text: new TextDecoder().decode(text.subarray(0, Math.min(length, text.length))),
+    };
+  }
+
   /** Zeroed memory. On the CPU it is page-aligned, and pages come into being when they are first touched. */
   createBuffer(bytes: number, kind: BufferKind = "device"): Buffer {
     const { functions } = this.#library;
@@ -193,7 +212,8 @@ export class Device {
       words.length,
       list,
       handles.length,
-      options.repack === true ? FLAG_REPACK : 0,
+      (options.repack === true ? FLAG_REPACK : 0) |
+        (options.deterministic === true && this.info.kind === "cuda" ? FLAG_DETERMINISTIC : 0),
       handleOutPointer,
     );
     check(functions, status);

@@ -39,6 +39,7 @@ export function runnerOptions(
     mmap: !settings.noMmap,
     repack: settings.repack,
     activations: activationsOn(device.kind, settings),
+    deterministic: settings.deterministic,
     ...(cacheContextLength === undefined ? {} : { contextLengthMax: cacheContextLength }),
     ...(cacheMemoryMb === undefined ? {} : { kvMemoryBytes: cacheMemoryMb * BYTES_PER_MB }),
     ...(cacheMemoryFraction === undefined ? {} : { kvMemoryFraction: cacheMemoryFraction }),

@@ -30,6 +30,8 @@ export interface AssembleOptions {
   readonly readTensor: TensorReader;
   /** Of the CPU: copy quantised weights into the faster layout. */
   readonly repack?: boolean;
+  /** Of CUDA: a row's bits never depend on other rows. */
+  readonly deterministic?: boolean | undefined;
 }
 
 /** Assembles a model on a device. Throws `backend`; nothing stays allocated then but the weights. */
@@ -55,7 +57,10 @@ export function assembleModel(options: AssembleOptions): AssembledModel {
     make(slots.cache, recorded.kvBytes, recorded.kvBufferKind);
     const rows = (tensor: Tensor): ArenaRows =>
       new ArenaRows(arena, arenaOffset(recorded, tensor), rowElements(tensor), limits.rowsMax);
-    const program = device.createProgram(recordedProgram.words, buffers, { repack: options.repack ?? false });
+    const program = device.createProgram(recordedProgram.words, buffers, {
+      repack: options.repack ?? false,
+      deterministic: options.deterministic ?? false,
+    });
     return {
       program,
       buffers: own,

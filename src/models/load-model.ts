@@ -121,13 +121,20 @@ export async function loadModel(options: ModelLoadOptions): Promise<LoadedModel>
         loadSeconds: (performance.now() - start) / 1000,
         threads: info.threads,
         instructionSet: info.instructionSet,
-        ...(info.kind === "cpu" ? {} : { device: `${info.name} (${info.kind}:${info.index})` }),
+        ...(info.kind === "cpu" ? {} : { device: cudaText(device, options) }),
       },
     });
   } catch (error) {
     device.close();
     throw error;
   }
+}
+
+/** A GPU's name and number, and what computes its products. */
+function cudaText(device: Device, { deterministic = false }: ModelLoadOptions): string {
+  const { name, kind, index } = device.info;
+  const library = deterministic ? undefined : device.productLibrary();
+  return `${name} (${kind}:${index}), products by ${library?.used === true ? library.text : "its own kernels"}`;
 }
 
 type Recorded = Pick<PlacedModel, "limits" | "recorded">;

@@ -19,6 +19,8 @@ export interface CudaOptions {
   readonly integratedMemoryFraction?: number | undefined;
   /** Bytes that captured decode steps may take; 0 captures none, 4 % of the device's memory when not given. */
   readonly graphBudgetBytes?: number | undefined;
+  /** Whether a sequence's bits may depend on nothing but the sequence, at the price of slower products. */
+  readonly deterministic?: boolean | undefined;
 }
 
 export const INTEGRATED_MEMORY_FRACTION = 0.75;
@@ -51,6 +53,7 @@ export function placeOnCuda(device: Device, opened: OpenedModel, options: ModelL
       device,
       weights: weights.buffers,
       readTensor: (entry: Parameters<typeof readTensor>[1]) => readTensor(checkpoint, entry),
+      deterministic: options.deterministic,
     };
     const probe = assembleModel({ ...parts, recorded: probeModel, limits: probeLimits });
     const { totalBytes, availableBytes } = usableMemory(device, options);

@@ -1,7 +1,7 @@
 /** The resource budget of the CUDA kernels: its parser and comparison everywhere, the compilers where ptxas is. */
 
 import { expect, test } from "bun:test";
-import { compare, findPtxas, measure, parseReport, readBudget, type Uses } from "./cuda-budget.ts";
+import { compare, findPtxas, measure, parseReport, readBudget, table, type Uses } from "./cuda-budget.ts";
 
 test("the words of ptxas are understood", () => {
   const report = [
@@ -45,5 +45,8 @@ test(ptxas === undefined
   : "no kernel grew", () => {
   const budget = readBudget();
   expect(Object.keys(budget.uses)).toContain("clang sm_80");
-  if (ptxas !== undefined) expect(compare(measure(ptxas, TARGETS), budget)).toEqual([]);
+  if (ptxas === undefined) return;
+  const found = measure(ptxas, TARGETS);
+  console.log(table(found));
+  expect(compare(found, budget)).toEqual([]);
 }, 600_000);

@@ -127,7 +127,8 @@ export function compare(found: Budget, allowed: Budget): string[] {
   return problems;
 }
 
-function table(budget: Budget): string {
+/** A line for each kernel. */
+export function table(budget: Budget): string {
   const lines = Object.entries(budget.uses).flatMap(([group, kernels]) =>
     Object.entries(kernels).map(
       ([name, { registers, spilledBytes, sharedBytes }]) =>

@@ -32,6 +32,33 @@ function hasDevice(): boolean {
   }
 }
 
+const PRODUCTS = "MISTRALRS_CUDA_CUBLASLT";
+
+/**
+ * Devices that are first asked for products in here find cuBLASLt: NVIDIA's beside a GPU, else the emulated one, which
+ * is in the emulated driver's file.
+ */
+export async function withProductLibrary<T>({ level }: CudaLevel, use: () => T | Promise<T>): Promise<T> {
+  const path = level === "cuda emulated" ? emulatedCudaDriver() : undefined;
+  if (path === undefined) return await use();
+  setNativeVariable(PRODUCTS, path);
+  try {
+    return await use();
+  } finally {
+    setNativeVariable(PRODUCTS, "");
+  }
+}
+
+/** The devices of the level, opened again with cuBLASLt. */
+export function openWithProductLibrary(level: CudaLevel): Promise<[Device, Device]> {
+  return withProductLibrary(level, () => {
+    const devices = level.devices.map(({ info }) => Device.open({ kind: "cuda", index: info.index }));
+    for (const device of devices)
+      if (!device.productLibrary().used) throw new Error(device.productLibrary().text);
+    return devices as [Device, Device];
+  });
+}
+
 /** One level, or none where the CUDA library is not built. */
 export function openCudaLevels(): CudaLevel[] {
   if (!isCudaBuilt()) return [];

@@ -7,7 +7,7 @@
 
 import { ptr } from "bun:ffi";
 import { expect } from "bun:test";
-import { type Buffer, type BufferKind, Device } from "../../src/backend/device.ts";
+import { type Buffer, type BufferKind, Device, type ProgramOptions } from "../../src/backend/device.ts";
 import { bytesOfElements, type DType } from "../../src/backend/dtype.ts";
 import type { InstructionSet } from "../../src/backend/instruction-set.ts";
 import { availableLevels } from "../../src/backend/library.ts";
@@ -176,10 +176,10 @@ export class Recording {
   }
 
   /** Runs on one device; throws what the device throws, but never leaves with a canary harmed. */
-  run(device: Device, dims: readonly number[]): Outcome {
+  run(device: Device, dims: readonly number[], options: ProgramOptions = {}): Outcome {
     const recorded = this.program.finish();
     const memories = this.memories();
-    runWords(device, recorded.words, memories, dims);
+    runWords(device, recorded.words, memories, dims, options);
     this.#contents.forEach(({ tensor, data, mutable }, index) => {
       if (mutable || data === undefined) return;
       const now = memories[index + 1]!.region.subarray(0, data.byteLength);
@@ -217,9 +217,10 @@ export function runWords(
   words: Uint32Array,
   memories: readonly GuardedMemory[],
   dims: readonly number[],
+  options: ProgramOptions = {},
 ): void {
   const buffers: Buffer[] = memories.map((memory) => bufferOf(device, memory));
-  const failure = failureOf(() => createAndRun(device, words, buffers, dims));
+  const failure = failureOf(() => createAndRun(device, words, buffers, dims, options));
   if (device.info.kind === "cuda")
     buffers.forEach((buffer, index) => {
       buffer.read(0, memories[index]!.region);
@@ -248,8 +249,14 @@ function failureOf(action: () => void): Error | undefined {
   }
 }
 
-function createAndRun(device: Device, words: Uint32Array, buffers: Buffer[], dims: readonly number[]): void {
-  const program = device.createProgram(words, buffers, { repack: repacking.has(device) });
+function createAndRun(
+  device: Device,
+  words: Uint32Array,
+  buffers: Buffer[],
+  dims: readonly number[],
+  options: ProgramOptions,
+): void {
+  const program = device.createProgram(words, buffers, { repack: repacking.has(device), ...options });
   const failure = failureOf(() => program.run(dims));
   program.free();
   if (failure !== undefined) throw failure;

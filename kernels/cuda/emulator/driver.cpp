@@ -8,6 +8,7 @@
 
 #include "grid.h"
 #include "memory.h"
+#include "stream.h"
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
@@ -51,10 +52,12 @@ struct Module {
   Function* functions;
 };
 
-// A recorded launch or copy.
+// A recorded launch, copy or call of a library.
 struct Node {
-  enum Kind { LAUNCH, COPY, FILL } kind;
+  enum Kind { LAUNCH, COPY, FILL, CALL } kind;
   emulator::Launch launch;
+  bool (*call)(const void* parameters);
+  // Of a launch or a call.
   void* parameters;
   void* target;
   const void* source;
@@ -113,6 +116,8 @@ Result execute(const Node& node) {
     case Node::FILL:
       emulator::fill(node.target, node.value, node.bytes);
       return SUCCESS;
+    case Node::CALL:
+      return node.call(node.parameters) ? SUCCESS : failed(LAUNCH_FAILED);
   }
   return INVALID_VALUE;
 }
@@ -127,6 +132,9 @@ Result submit(Stream* stream, Node node) {
     kept->parameters = malloc(node.launch.kernel->parameter_bytes);
     memcpy(kept->parameters, node.launch.parameters, node.launch.kernel->parameter_bytes);
     kept->launch.parameters = kept->parameters;
+  } else if (node.kind == Node::CALL) {
+    kept->parameters = malloc(node.bytes);
+    memcpy(kept->parameters, node.parameters, node.bytes);
   }
   Graph* const graph = stream->capturing;
   *graph->last = kept;
@@ -145,7 +153,7 @@ Graph* copy_of(const Graph* graph) {
 void free_graph(Graph* graph) {
   for (Node* node = graph->first; node != nullptr;) {
     Node* const next = node->next;
-    if (node->kind == Node::LAUNCH) free(node->parameters);
+    if (node->kind == Node::LAUNCH || node->kind == Node::CALL) free(node->parameters);
     free(node);
     node = next;
   }
@@ -185,6 +193,18 @@ Result release(void* memory) {
 }
 
 }  // namespace
+
+int emulator::submit_call(void* stream, bool (*run)(const void* memory), const void* memory, u64 bytes) {
+  if (const Result sticky = usable()) return sticky;
+  Node node = {};
+  node.kind = Node::CALL;
+  node.call = run;
+  node.parameters = const_cast<void*>(memory);
+  node.bytes = bytes;
+  return submit(static_cast<Stream*>(stream), node);
+}
+
+bool emulator::is_usable() { return usable() == SUCCESS; }
 
 // An empty CUDA_VISIBLE_DEVICES hides all devices, as it does from the real driver; other values change nothing.
 EXPORT Result cuInit(u32 flags) {

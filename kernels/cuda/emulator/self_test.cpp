@@ -1,11 +1,14 @@
-// Tests of the emulator itself: matrix instructions against plain loops, asynchronous copies, and that what kernels
-// do wrong is found. Ends with status 0 when all is well.
+// Tests of the emulator itself: a product through shared memory, asynchronous copies, and that what kernels do wrong is
+// found; `lanes_test.cpp` has the layouts of single instructions. Ends with status 0 when all is well.
 #include <stdio.h>
 #include <string.h>
 
 #include "../device.cuh"
 #include "grid.h"
 #include "memory.h"
+
+// Of `lanes_test.cpp`.
+u32 test_lane_layouts();
 
 namespace {
 
@@ -152,5 +155,6 @@ int main() {
   test_matrices(arguments);
   test_wrongs(arguments);
   test_memory();
+  failures += test_lane_layouts();
   return failures == 0 ? 0 : 1;
 }

@@ -44,10 +44,15 @@ function cudaDevices(): Check {
     const devices = Array.from({ length: Device.cudaCount() }, (_, index) => {
       const device = Device.open({ kind: "cuda", index });
       const { free, total } = device.memory();
+      const library = device.productLibrary();
       device.close();
-      return `cuda:${index} (${device.info.name}) has ${formatBytes(free)} free of ${formatBytes(total)}`;
+      return {
+        text: `cuda:${index} (${device.info.name}) has ${formatBytes(free)} free of ${formatBytes(total)}`,
+        products: library.used ? `${library.text} is used` : `cuBLASLt is not used (${library.text})`,
+      };
     });
-    return { name, status: "ok", message: `CUDA can be used: ${devices.join(", ")}.` };
+    const message = `CUDA can be used: ${devices.map(({ text }) => text).join(", ")}. In products of many rows ${devices[0]?.products}.`;
+    return { name, status: "ok", message };
   } catch (error) {
     if (!(error instanceof MistralError)) throw error;
     const suggestion = "See what `nvidia-smi` says of the device, or compute with --device cpu.";

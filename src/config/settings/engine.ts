@@ -2,7 +2,7 @@
 
 import { DEVICE_PATTERN, DEVICE_WORDS } from "../device-names.ts";
 import type { SettingDeclaration } from "../types.ts";
-import { CHATTING, COMPUTING, COUNT_MAX, FALSY, LOADING, NO_DEVICES, SERVING } from "./common.ts";
+import { CHATTING, COMPUTING, COUNT_MAX, FALSY, LOADING, NO_DEVICES, SERVING, TRUTHY } from "./common.ts";
 
 /** As far as the system's own lists of processors can reach. */
 const PROCESSOR_MAX = 8191;
@@ -56,6 +56,17 @@ export const ENGINE_SETTINGS = {
     default: "auto",
     description:
       "How exactly matrix products take their inputs; precise: as 32-bit floats would; fast: as 8-bit integers beside quantised weights on a processor, as 16-bit floats on a GPU; auto: precise on a processor, fast on a GPU",
+    group: "Engine",
+    commands: COMPUTING,
+  },
+  deterministic: {
+    flag: "--deterministic",
+    environment: ["MISTRALRS_DETERMINISTIC"],
+    toml: ["runtime.deterministic"],
+    type: { kind: "switch", on: TRUTHY },
+    default: false,
+    description:
+      "Give a sequence the same bits whatever else is computed beside it; on a processor that is always so, on a GPU matrix products of many rows are then slower",
     group: "Engine",
     commands: COMPUTING,
   },

@@ -4,6 +4,12 @@ import { DTYPES } from "../../../src/backend/dtype.ts";
 import type { ActivationPrecision } from "../../../src/graph/builder.ts";
 import type { WeightDtype } from "../random.ts";
 
+/**
+ * Of the bound of rounding: what fast activations may differ by on CUDA. x and, where they are block-quantised, the
+ * weights are rounded once to bfloat16, each by at most 2^-9.
+ */
+export const FAST_ON_CUDA = 2 ** -8;
+
 /** Elements of x that share a scale. */
 const GROUP = 128;
 const BLOCK = 32;
