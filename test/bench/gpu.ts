@@ -9,7 +9,7 @@ import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, write
 import { cpus, tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
-import type { Floors } from "./gpu/floors.ts";
+import { type Floors, findCublasLt } from "./gpu/floors.ts";
 import type { ModelTimes, Plan } from "./gpu/measure-model.ts";
 import { type Checked, formatReport, type GpuReport, type TorchTimes } from "./gpu/report.ts";
 import { writeSeededModel } from "./gpu/seeded-model.ts";
@@ -26,6 +26,8 @@ const { values: options } = parseArgs({
     dry: { type: "boolean", default: false },
     /** bf16, q8_0, q4_k, comma-separated. */
     weights: { type: "string", default: WEIGHT_TYPES.join() },
+    /** fast, as a server on a GPU has them, or precise. */
+    activations: { type: "string", default: "fast" },
     "skip-tests": { type: "boolean", default: false },
     "skip-torch": { type: "boolean", default: false },
     /** Also holds the conformance tests under compute-sanitizer, where there is one. */
@@ -37,6 +39,10 @@ const { values: options } = parseArgs({
   },
 });
 
+const { activations } = options;
+if (activations !== "fast" && activations !== "precise")
+  throw new Error(`--activations ${activations} is neither fast nor precise`);
+
 const shape = options.dry ? TINY : LLAMA_8B;
 const plan: Omit<Plan, "path"> = options.dry
   ? {
@@ -44,12 +50,14 @@ const plan: Omit<Plan, "path"> = options.dry
       prefill: [24],
       steps: 2,
       prefillRepetitions: 1,
+      activations,
     }
   : {
       decode: [1024, 8192].flatMap((context) => [1, 8, 64].map((batch) => ({ batch, context }))),
       prefill: [512, 2048, 8192],
       steps: 50,
       prefillRepetitions: 5,
+      activations,
     };
 
 function say(text: string): void {
@@ -104,7 +112,9 @@ async function takeKernels(): Promise<void> {
     }
   }
   const folder = environment.MISTRALRS_KERNEL_FOLDER ?? BUILT;
-  if (options.dry) environment.MISTRALRS_CUDA_DRIVER = join(folder, "libmistral_cuda_emulated.so");
+  const emulated = join(folder, "libmistral_cuda_emulated.so");
+  if (options.dry) environment.MISTRALRS_CUDA_DRIVER = emulated;
+  environment.MISTRALRS_CUDA_CUBLASLT ??= options.dry ? emulated : findCublasLt();
   say(`kernels: ${folder}`);
 }
 

@@ -4,7 +4,7 @@
  */
 
 import { dlopen, FFIType, ptr } from "bun:ffi";
-import { readdirSync } from "node:fs";
+import { existsSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 
 const { i32, u32, u64, u64_fast, ptr: pointer } = FFIType;
@@ -118,10 +118,12 @@ export function measureFloors(options: FloorOptions): Floors {
   }
 }
 
+const TOOLKIT = "/usr/local/cuda/lib64";
+
 /** The system's cuBLAS, that of a toolkit, or the one that came with PyTorch. */
 function openCublas(): ReturnType<typeof dlopen<typeof CUBLAS_SYMBOLS>>["symbols"] | null {
   const names = ["libcublas.so.13", "libcublas.so.12", "libcublas.so.11", "libcublas.so"];
-  const folders = ["", "/usr/local/cuda/lib64", ...packageFolders()];
+  const folders = ["", TOOLKIT, ...packageFolders()];
   for (const folder of folders) {
     for (const name of names) {
       try {
@@ -132,6 +134,14 @@ function openCublas(): ReturnType<typeof dlopen<typeof CUBLAS_SYMBOLS>>["symbols
     }
   }
   return null;
+}
+
+/** cuBLASLt of a toolkit, or that which came with PyTorch: places where the kernels' library does not look itself. */
+export function findCublasLt(): string | undefined {
+  const names = ["libcublasLt.so.13", "libcublasLt.so.12", "libcublasLt.so.11"];
+  return [TOOLKIT, ...packageFolders()]
+    .flatMap((folder) => names.map((name) => join(folder, name)))
+    .find((path) => existsSync(path));
 }
 
 function packageFolders(): string[] {

@@ -4,6 +4,7 @@
  * costs nothing, and reading them costs the same.
  */
 
+import type { ActivationPrecision } from "../../../src/graph/builder.ts";
 import { loadModel } from "../../../src/models/load-model.ts";
 import type { LoadedModel } from "../../../src/models/loaded-model.ts";
 import { setRow } from "./step-rows.ts";
@@ -19,6 +20,7 @@ export interface Plan {
   readonly prefill: readonly number[];
   readonly steps: number;
   readonly prefillRepetitions: number;
+  readonly activations: ActivationPrecision;
 }
 
 export interface DecodeTime extends DecodeCase {
@@ -38,7 +40,9 @@ export interface PrefillTime {
 }
 
 export interface ModelTimes {
+  /** With what computes its products of many rows. */
   readonly device: string;
+  readonly activations: ActivationPrecision;
   readonly loadSeconds: number;
   readonly uploadSeconds: number;
   readonly weightBytes: number;
@@ -69,6 +73,7 @@ async function measure(plan: Plan): Promise<ModelTimes> {
       kvMemoryFraction: 1,
       blockSize: 32,
       mmap: true,
+      activations: plan.activations,
       ...(graphBudgetBytes === undefined ? {} : { graphBudgetBytes }),
     });
   const launched = new Map<string, number>();
@@ -98,6 +103,7 @@ async function measure(plan: Plan): Promise<ModelTimes> {
     const { info } = model;
     return {
       device: info.device ?? "",
+      activations: info.activations,
       loadSeconds: info.loadSeconds,
       uploadSeconds: info.mapSeconds,
       weightBytes: info.weightBytes,

@@ -61,6 +61,7 @@ export function formatReport(report: GpuReport, shape: Shape): string {
       rows.push([type, times.failed]);
       continue;
     }
+    rows.push([type, `${times.activations}, ${times.device}`]);
     for (const one of times.decode) rows.push(decodeRow(shape, type, one, known, peer));
     for (const one of times.prefill) rows.push(prefillRow(shape, type, one, known, peer));
     rows.push([type, "empty step", milliseconds(times.emptyStepSeconds)]);
