@@ -11,6 +11,7 @@ import { join, resolve } from "node:path";
 import { parseArgs } from "node:util";
 import type { AgainstWork } from "../../src/cli/bench/against/arena.ts";
 import type { Comparison } from "../../src/cli/bench/against/comparison.ts";
+import { setup } from "../../src/cli/setup.ts";
 import { BusyProcess } from "./reach/busy-process.ts";
 import { type Part, type ReachResult, readResult, resultPath, writeResult } from "./reach/reach-result.ts";
 import { reachTable } from "./reach/reach-table.ts";
@@ -139,12 +140,7 @@ class Measurements {
     const busy = part === "disturbed" ? new BusyProcess(leftMs / 1000) : undefined;
     try {
       const command = [process.execPath, MEASURE, JSON.stringify(this.#work(part)), ...this.#flags(job)];
-      const child = Bun.spawn(command, { stdio: ["ignore", "pipe", "pipe"], timeout: Math.ceil(leftMs) });
-      const [stdout, stderr, status] = await Promise.all([
-        new Response(child.stdout).text(),
-        new Response(child.stderr).text(),
-        child.exited,
-      ]);
+      const { stdout, stderr, status } = await runBounded(command, leftMs);
       const seconds = ((performance.now() - startedMs) / 1000).toFixed(0);
       if (status === 0) {
         say(`${title}: ${seconds} s`);
@@ -157,6 +153,41 @@ class Measurements {
     } finally {
       await busy?.end();
     }
+  }
+}
+
+interface Ended {
+  readonly stdout: string;
+  readonly stderr: string;
+  readonly status: number;
+}
+
+/** Runs a program that starts others: after `milliseconds`, or when this one is told to stop, all of them end. */
+async function runBounded(command: readonly string[], milliseconds: number): Promise<Ended> {
+  const child = Bun.spawn([...command], { stdio: ["ignore", "pipe", "pipe"], detached: true });
+  const endAll = (): void => {
+    try {
+      process.kill(-child.pid, "SIGKILL");
+    } catch {
+      // They have ended by themselves.
+    }
+  };
+  const stop = (): void => {
+    endAll();
+    process.exit(130);
+  };
+  const timer = setTimeout(endAll, milliseconds);
+  for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, stop);
+  try {
+    const [stdout, stderr, status] = await Promise.all([
+      new Response(child.stdout).text(),
+      new Response(child.stderr).text(),
+      child.exited,
+    ]);
+    return { stdout, stderr, status };
+  } finally {
+    clearTimeout(timer);
+    for (const signal of ["SIGINT", "SIGTERM"] as const) process.off(signal, stop);
   }
 }
 
@@ -191,6 +222,8 @@ async function measureFiles(files: readonly string[], folder: string): Promise<v
   const jobs = jobsOf(files);
   const measurements = new Measurements(number("minutes", 0));
   mkdirSync(folder, { recursive: true });
+  // Or the first process that is measured would build the kernels.
+  await setup("native");
   let incomplete = 0;
   for (const job of jobs) if (!(await measurements.complete(folder, job))) incomplete++;
   process.stdout.write(reachTable(jobs.flatMap((job) => readResult(resultPath(folder, job)) ?? [])));
