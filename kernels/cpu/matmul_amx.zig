@@ -18,7 +18,7 @@ const simd = @import("simd.zig");
 const F32 = simd.F32;
 const I32 = simd.I32;
 const Layout = layouts.Layout;
-const Precision = activations.Precision;
+const Bytes = activations.Bytes;
 const Record = activations.Record;
 const group_slabs = layouts.group_slabs;
 const slab_registers = layouts.slab_registers;
@@ -50,18 +50,18 @@ pub fn scratchBytes(k: usize) usize {
 }
 
 /// One panel times the tokens `first .. end`; `first` is a multiple of 16. `release` is to follow the last run.
-pub fn run(comptime l: Layout, comptime precision: Precision, a: *const matmul.Arguments, segment: *const matmul.Segment, panel: [*]const u8, row: usize, first: usize, end: usize, scratch: []align(64) u8) void {
+pub fn run(comptime l: Layout, a: *const matmul.Arguments, segment: *const matmul.Segment, panel: [*]const u8, row: usize, first: usize, end: usize, scratch: []align(64) u8) void {
     const groups: [*]Group(planes(l)) = @ptrCast(scratch.ptr);
     unpack(l, panel, a.k, groups);
     var configured: usize = 0;
     var token = first;
     while (token < end) : (token += tile_tokens) {
         const size = a.x_groups.tileSize(token);
-        if (size < tokens_min) return packed_panels.runTile(l, precision, a, segment, panel, row, token);
+        if (size < tokens_min) return packed_panels.runTile(l, a, segment, panel, row, token);
         if (size != configured) configure(l, size);
         configured = size;
         // Whole tiles, the most by far, know their size when they are compiled.
-        if (size == tile_tokens) multiply(l, precision, tile_tokens, a, segment, groups, row, token, size) else multiply(l, precision, null, a, segment, groups, row, token, size);
+        if (size == tile_tokens) multiply(l, tile_tokens, a, segment, groups, row, token, size) else multiply(l, null, a, segment, groups, row, token, size);
     }
 }
 
@@ -176,11 +176,11 @@ fn configure(comptime l: Layout, tokens: usize) void {
 const Sums = [4][tile_tokens]I32;
 
 /// Whether a tile of sums is used: 2 and 3 are of the low bytes of x, 1 and 3 of the high bytes of the weights.
-fn hasSum(comptime l: Layout, comptime precision: Precision, comptime tile: usize) bool {
-    return (tile < 2 or precision == .precise) and (tile % 2 == 0 or planes(l) == 2);
+fn hasSum(comptime l: Layout, comptime bytes: Bytes, comptime tile: usize) bool {
+    return (tile < 2 or bytes == .both) and (tile % 2 == 0 or planes(l) == 2);
 }
 
-fn multiply(comptime l: Layout, comptime precision: Precision, comptime known_size: ?usize, a: *const matmul.Arguments, segment: *const matmul.Segment, groups: [*]const Group(planes(l)), row: usize, token: usize, run_size: usize) void {
+fn multiply(comptime l: Layout, comptime known_size: ?usize, a: *const matmul.Arguments, segment: *const matmul.Segment, groups: [*]const Group(planes(l)), row: usize, token: usize, run_size: usize) void {
     const size = known_size orelse run_size;
     var acc: [tile_tokens]F32 = @splat(@splat(0));
     // Two sets of sums, so that one is scaled while the next is computed.
@@ -189,29 +189,31 @@ fn multiply(comptime l: Layout, comptime precision: Precision, comptime known_si
     const slabs = a.k / layouts.slab_elements;
     for (0..a.x_groups.groups) |index| {
         const present = @min(group_slabs, slabs - index * group_slabs);
-        if (l.whole())
-            addWhole(l, precision, known_size, &groups[index], records, present, size, &sums[index % 2], &acc)
-        else
-            addHalves(l, precision, known_size, &groups[index], records, present, size, &sums, &acc);
+        switch (activations.Rows.bytesOf(records, size)) {
+            inline else => |bytes| if (l.whole())
+                addWhole(l, bytes, known_size, &groups[index], records, present, size, &sums[index % 2], &acc)
+            else
+                addHalves(l, bytes, known_size, &groups[index], records, present, size, &sums, &acc),
+        }
         records += size;
     }
     for (acc[0..size], token..) |values, t| matmul.storeLanes(a, segment, row, t, values);
 }
 
-inline fn addWhole(comptime l: Layout, comptime precision: Precision, comptime known_size: ?usize, group: *const Group(planes(l)), records: [*]const Record, slabs: usize, size: usize, sums: *Sums, acc: *[tile_tokens]F32) void {
-    inline for (0..4) |tile| if (comptime hasSum(l, precision, tile)) zeroTile(tile);
+inline fn addWhole(comptime l: Layout, comptime bytes: Bytes, comptime known_size: ?usize, group: *const Group(planes(l)), records: [*]const Record, slabs: usize, size: usize, sums: *Sums, acc: *[tile_tokens]F32) void {
+    inline for (0..4) |tile| if (comptime hasSum(l, bytes, tile)) zeroTile(tile);
     if (slabs == group_slabs) {
-        inline for (0..group_slabs / 2) |chunk| addChunk(l, precision, group, records, chunk);
-    } else for (0..(slabs + 1) / 2) |chunk| addChunk(l, precision, group, records, chunk);
-    inline for (0..4) |tile| if (comptime hasSum(l, precision, tile)) storeTile(tile, &sums[tile]);
+        inline for (0..group_slabs / 2) |chunk| addChunk(l, bytes, group, records, chunk);
+    } else for (0..(slabs + 1) / 2) |chunk| addChunk(l, bytes, group, records, chunk);
+    inline for (0..4) |tile| if (comptime hasSum(l, bytes, tile)) storeTile(tile, &sums[tile]);
 
     if (known_size) |count| {
-        inline for (0..count) |t| scaleWhole(l, precision, group, &records[t], slabs, sums, t, &acc[t]);
-    } else for (0..size) |t| scaleWhole(l, precision, group, &records[t], slabs, sums, t, &acc[t]);
+        inline for (0..count) |t| scaleWhole(l, bytes, group, &records[t], slabs, sums, t, &acc[t]);
+    } else for (0..size) |t| scaleWhole(l, bytes, group, &records[t], slabs, sums, t, &acc[t]);
 }
 
 /// Two slabs, 64 elements: all pairs of high and low bytes.
-inline fn addChunk(comptime l: Layout, comptime precision: Precision, group: *const Group(planes(l)), records: [*]const Record, chunk: usize) void {
+inline fn addChunk(comptime l: Layout, comptime bytes: Bytes, group: *const Group(planes(l)), records: [*]const Record, chunk: usize) void {
     loadTile(4, &records[0].high[64 * chunk], @sizeOf(Record));
     loadTile(6, &group.bytes[0][2 * slab_registers * chunk], 64);
     addTiles(0, 4, 6);
@@ -219,23 +221,23 @@ inline fn addChunk(comptime l: Layout, comptime precision: Precision, group: *co
         loadTile(7, &group.bytes[1][2 * slab_registers * chunk], 64);
         addTiles(1, 4, 7);
     }
-    if (precision == .fast) return;
+    if (bytes == .high) return;
     loadTile(5, &records[0].low[64 * chunk], @sizeOf(Record));
     addTiles(2, 5, 6);
     if (planes(l) == 2) addTiles(3, 5, 7);
 }
 
-inline fn scaleWhole(comptime l: Layout, comptime precision: Precision, group: *const Group(planes(l)), record: *const Record, slabs: usize, sums: *const Sums, t: usize, total: *F32) void {
+inline fn scaleWhole(comptime l: Layout, comptime bytes: Bytes, group: *const Group(planes(l)), record: *const Record, slabs: usize, sums: *const Sums, t: usize, total: *F32) void {
     if (l.has_min) {
         if (slabs == group_slabs) {
             inline for (0..group_slabs) |slab| addMinima(l, group, record, slab, total);
         } else for (0..slabs) |slab| addMinima(l, group, record, slab, total);
     }
     var high = sums[0][t];
-    var low = if (precision == .precise) sums[2][t] else @as(I32, @splat(0));
+    var low = if (bytes == .both) sums[2][t] else @as(I32, @splat(0));
     if (planes(l) == 2) {
         high +%= sums[1][t] << @splat(8);
-        if (precision == .precise) low +%= sums[3][t] << @splat(8);
+        if (bytes == .both) low +%= sums[3][t] << @splat(8);
     }
     total.* = math.mulAdd(packed_panels.wholeSum(high, low), group.scale[0] * @as(F32, @splat(record.scale)), total.*);
 }
@@ -247,7 +249,7 @@ inline fn addMinima(comptime l: Layout, group: *const Group(planes(l)), record: 
     }
 }
 
-inline fn addHalves(comptime l: Layout, comptime precision: Precision, comptime known_size: ?usize, group: *const Group(planes(l)), records: [*]const Record, slabs: usize, size: usize, sums: *[2]Sums, acc: *[tile_tokens]F32) void {
+inline fn addHalves(comptime l: Layout, comptime bytes: Bytes, comptime known_size: ?usize, group: *const Group(planes(l)), records: [*]const Record, slabs: usize, size: usize, sums: *[2]Sums, acc: *[tile_tokens]F32) void {
     for (0..slabs) |slab| {
         const set = &sums[slab % 2];
         zeroTile(0);
@@ -255,21 +257,21 @@ inline fn addHalves(comptime l: Layout, comptime precision: Precision, comptime 
         loadTile(4, &records[0].high[32 * slab], @sizeOf(Record));
         addTiles(0, 4, 6);
         storeTile(0, &set[0]);
-        if (precision == .precise) {
+        if (bytes == .both) {
             zeroTile(1);
             loadTile(5, &records[0].low[32 * slab], @sizeOf(Record));
             addTiles(1, 5, 6);
             storeTile(1, &set[1]);
         }
         if (known_size) |count| {
-            inline for (0..count) |t| scaleHalf(l, precision, group, &records[t], slab, set, t, &acc[t]);
-        } else for (0..size) |t| scaleHalf(l, precision, group, &records[t], slab, set, t, &acc[t]);
+            inline for (0..count) |t| scaleHalf(l, bytes, group, &records[t], slab, set, t, &acc[t]);
+        } else for (0..size) |t| scaleHalf(l, bytes, group, &records[t], slab, set, t, &acc[t]);
     }
 }
 
-inline fn scaleHalf(comptime l: Layout, comptime precision: Precision, group: *const Group(planes(l)), record: *const Record, slab: usize, sums: *const Sums, t: usize, total: *F32) void {
+inline fn scaleHalf(comptime l: Layout, comptime bytes: Bytes, group: *const Group(planes(l)), record: *const Record, slab: usize, sums: *const Sums, t: usize, total: *F32) void {
     const upper = sums[0][t] << @splat(7);
-    const sum: F32 = @floatFromInt(if (precision == .precise) upper + sums[1][t] else upper);
+    const sum: F32 = @floatFromInt(if (bytes == .both) upper + sums[1][t] else upper);
     total.* = math.mulAdd(sum, group.scale[slab] * @as(F32, @splat(record.scale)), total.*);
     if (l.has_min) total.* = math.mulAdd(group.min[slab], @as(F32, @splat(record.total_32[slab])), total.*);
 }

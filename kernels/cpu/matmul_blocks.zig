@@ -13,7 +13,6 @@ const simd = @import("simd.zig");
 const F32 = simd.F32;
 const I32 = simd.I32;
 const Group = formats.Group;
-const Precision = activations.Precision;
 
 /// Register tile: rows x tokens. Tokens divide the activations' tiles evenly.
 const tile_rows = if (simd.has_avx512) 4 else if (simd.has_avx2 or simd.has_dotprod) 2 else 1;
@@ -32,26 +31,20 @@ fn groupCount(k: usize) usize {
 
 /// Rows `first .. end` of a segment, all tokens.
 pub fn run(comptime F: type, a: *const matmul.Arguments, segment: *const matmul.Segment, first: usize, end: usize, scratch: []align(64) u8) void {
-    switch (a.x_groups.precision) {
-        inline else => |precision| runPrecision(F, precision, a, segment, first, end, scratch),
-    }
-}
-
-fn runPrecision(comptime F: type, comptime precision: Precision, a: *const matmul.Arguments, segment: *const matmul.Segment, first: usize, end: usize, scratch: []align(64) u8) void {
-    if (a.tokens > tile_tokens) return panelRows(F, precision, a, segment, first, end, scratch);
+    if (a.tokens > tile_tokens) return panelRows(F, a, segment, first, end, scratch);
     switch (a.tokens) {
-        inline 1...tile_tokens => |tokens| directRows(F, precision, tokens, a, segment, first, end),
+        inline 1...tile_tokens => |tokens| directRows(F, tokens, a, segment, first, end),
         else => {},
     }
 }
 
-fn directRows(comptime F: type, comptime precision: Precision, comptime tokens: usize, a: *const matmul.Arguments, segment: *const matmul.Segment, first: usize, end: usize) void {
+fn directRows(comptime F: type, comptime tokens: usize, a: *const matmul.Arguments, segment: *const matmul.Segment, first: usize, end: usize) void {
     var row = first;
-    while (row + tile_rows <= end) : (row += tile_rows) directTile(F, precision, tile_rows, tokens, a, segment, row);
-    while (row < end) : (row += 1) directTile(F, precision, 1, tokens, a, segment, row);
+    while (row + tile_rows <= end) : (row += tile_rows) directTile(F, tile_rows, tokens, a, segment, row);
+    while (row < end) : (row += 1) directTile(F, 1, tokens, a, segment, row);
 }
 
-fn directTile(comptime F: type, comptime precision: Precision, comptime rows: usize, comptime tokens: usize, a: *const matmul.Arguments, segment: *const matmul.Segment, row: usize) void {
+fn directTile(comptime F: type, comptime rows: usize, comptime tokens: usize, a: *const matmul.Arguments, segment: *const matmul.Segment, row: usize) void {
     @setEvalBranchQuota(100_000);
     var acc: [rows][tokens]F32 = @splat(@splat(@splat(0)));
     var weights: [rows][*]const u8 = undefined;
@@ -68,7 +61,7 @@ fn directTile(comptime F: type, comptime precision: Precision, comptime rows: us
         inline for (0..F.groups) |g| {
             var current: [rows]Group = undefined;
             inline for (0..rows) |r| current[r] = groups[r][g];
-            accumulate(F, precision, rows, tokens, &current, a, 0, done / 64 + g, &acc);
+            accumulate(F.offset, F.has_min, rows, tokens, &current, a, 0, done / 64 + g, &acc);
         }
     }
     if (F.groups == 1 and done < a.k) {
@@ -77,7 +70,7 @@ fn directTile(comptime F: type, comptime precision: Precision, comptime rows: us
             const tail = formats.paddedSpan(F, weights[r]);
             F.unpack(&tail, current[r..][0..1]);
         }
-        accumulate(F, precision, rows, tokens, &current, a, 0, done / 64, &acc);
+        accumulate(F.offset, F.has_min, rows, tokens, &current, a, 0, done / 64, &acc);
     }
     inline for (0..rows) |r| {
         inline for (0..tokens) |t| matmul.store(a, segment, row + r, t, math.sum(acc[r][t]));
@@ -86,8 +79,8 @@ fn directTile(comptime F: type, comptime precision: Precision, comptime rows: us
 
 /// Adds one group of `rows` weights times `tokens` activations to the accumulators.
 inline fn accumulate(
-    comptime F: type,
-    comptime precision: Precision,
+    comptime offset: u8,
+    comptime has_min: bool,
     comptime rows: usize,
     comptime tokens: usize,
     groups: *const [rows]Group,
@@ -97,42 +90,58 @@ inline fn accumulate(
     acc: *[rows][tokens]F32,
 ) void {
     @setEvalBranchQuota(100_000);
-    const signed = F.offset > simd.dot_unsigned_max;
-    const shifted = F.offset != 0 and !signed;
     const stride = a.x_groups.tileSize(first_token - first_token % activations.tile_tokens);
     const records = a.x_groups.first(first_token) + group / 2 * stride;
+    switch (activations.Rows.bytesOf(records, tokens)) {
+        inline else => |bytes| accumulateBytes(bytes, offset, has_min, rows, tokens, groups, records, group, acc),
+    }
+}
+
+inline fn accumulateBytes(
+    comptime bytes: activations.Bytes,
+    comptime offset: u8,
+    comptime has_min: bool,
+    comptime rows: usize,
+    comptime tokens: usize,
+    groups: *const [rows]Group,
+    records: [*]const activations.Record,
+    group: usize,
+    acc: *[rows][tokens]F32,
+) void {
+    const signed = offset > simd.dot_unsigned_max;
+    const shifted = offset != 0 and !signed;
     inline for (0..tokens) |t| {
         const record = &records[t];
         const high: simd.I8 = record.high[group % 2 * 64 ..][0..64].*;
-        const low: simd.I8 = if (precision == .precise) record.low[group % 2 * 64 ..][0..64].* else undefined;
+        const low: simd.I8 = if (bytes == .both) record.low[group % 2 * 64 ..][0..64].* else undefined;
         const scale: F32 = @splat(record.scale);
         // What the format's offset adds to every product of this group.
-        const excess: I32 = if (shifted) dots(precision, @splat(F.offset), high, low) else undefined;
-        const sums: F32 = if (F.has_min) scale * @as(F32, @floatFromInt(dots(precision, @splat(1), high, low))) else undefined;
+        const excess: I32 = if (shifted) dots(bytes, @splat(offset), high, low) else undefined;
+        const sums: F32 = if (has_min) scale * @as(F32, @floatFromInt(dots(bytes, @splat(1), high, low))) else undefined;
         inline for (0..rows) |r| {
-            var product = if (signed) dotsSigned(precision, groups[r].q, high, low) else dots(precision, groups[r].q, high, low);
+            var product = if (signed) dotsSigned(bytes, groups[r].q, high, low) else dots(bytes, groups[r].q, high, low);
             if (shifted) product -= excess;
             acc[r][t] = math.mulAdd(groups[r].scale * scale, @floatFromInt(product), acc[r][t]);
-            if (F.has_min) acc[r][t] = math.mulAdd(groups[r].min, sums, acc[r][t]);
+            if (has_min) acc[r][t] = math.mulAdd(groups[r].min, sums, acc[r][t]);
         }
     }
 }
 
 /// Four-element dot products with 15-bit integers given in two bytes; below 2^24, so exact as f32.
-inline fn dots(comptime precision: Precision, q: simd.U8, high: simd.I8, low: simd.I8) I32 {
+inline fn dots(comptime bytes: activations.Bytes, q: simd.U8, high: simd.I8, low: simd.I8) I32 {
     const upper = simd.dot(@splat(0), q, high) << @splat(7);
-    return if (precision == .precise) simd.dot(upper, q, low) else upper;
+    return if (bytes == .both) simd.dot(upper, q, low) else upper;
 }
 
 /// The same for integers above what the unsigned instruction takes, stored with an offset of 128.
-inline fn dotsSigned(comptime precision: Precision, q: simd.U8, high: simd.I8, low: simd.I8) I32 {
+inline fn dotsSigned(comptime bytes: activations.Bytes, q: simd.U8, high: simd.I8, low: simd.I8) I32 {
     const signed: simd.I8 = @bitCast(q ^ @as(simd.U8, @splat(128)));
     const upper = simd.dotSigned(@splat(0), signed, high) << @splat(7);
-    return if (precision == .precise) simd.dotSigned(upper, signed, low) else upper;
+    return if (bytes == .both) simd.dotSigned(upper, signed, low) else upper;
 }
 
 /// Unpacks 16 rows at a time into scratch, `[row / tile][group][row % tile]`, then runs all tokens over them.
-fn panelRows(comptime F: type, comptime precision: Precision, a: *const matmul.Arguments, segment: *const matmul.Segment, first: usize, end: usize, scratch: []align(64) u8) void {
+fn panelRows(comptime F: type, a: *const matmul.Arguments, segment: *const matmul.Segment, first: usize, end: usize, scratch: []align(64) u8) void {
     const group_count = groupCount(a.k);
     const panel: [*]Group = @ptrCast(@alignCast(scratch.ptr));
     var row = first;
@@ -144,8 +153,8 @@ fn panelRows(comptime F: type, comptime precision: Precision, a: *const matmul.A
             switch (@min(tile_tokens, a.tokens - token)) {
                 inline 1...tile_tokens => |tokens| {
                     var r: usize = 0;
-                    while (r + tile_rows <= rows) : (r += tile_rows) panelTile(F, precision, tile_rows, tokens, a, segment, row, r, token, panel, group_count);
-                    while (r < rows) : (r += 1) panelTile(F, precision, 1, tokens, a, segment, row, r, token, panel, group_count);
+                    while (r + tile_rows <= rows) : (r += tile_rows) panelTile(F, tile_rows, tokens, a, segment, row, r, token, panel, group_count);
+                    while (r < rows) : (r += 1) panelTile(F, 1, tokens, a, segment, row, r, token, panel, group_count);
                 },
                 else => unreachable,
             }
@@ -170,7 +179,6 @@ fn unpackRow(comptime F: type, k: usize, source: [*]const u8, panel: [*]Group, r
 
 fn panelTile(
     comptime F: type,
-    comptime precision: Precision,
     comptime rows: usize,
     comptime tokens: usize,
     a: *const matmul.Arguments,
@@ -192,7 +200,7 @@ fn panelTile(
             current[r].scale = source.scale;
             if (F.has_min) current[r].min = source.min;
         }
-        accumulate(F, precision, rows, tokens, &current, a, token, group, &acc);
+        accumulate(F.offset, F.has_min, rows, tokens, &current, a, token, group, &acc);
     }
     inline for (0..rows) |r| {
         inline for (0..tokens) |t| matmul.store(a, segment, first_row + row + r, token + t, math.sum(acc[r][t]));

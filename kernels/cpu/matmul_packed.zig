@@ -12,7 +12,7 @@ const simd = @import("simd.zig");
 const F32 = simd.F32;
 const I32 = simd.I32;
 const Layout = layouts.Layout;
-const Precision = activations.Precision;
+const Bytes = activations.Bytes;
 const Record = activations.Record;
 const slab_registers = layouts.slab_registers;
 
@@ -24,12 +24,6 @@ const resident_bytes = 768 << 10;
 
 /// Rows `first .. end` of a segment, `first` a multiple of 16, all tokens.
 pub fn run(a: *const matmul.Arguments, segment: *const matmul.Segment, panels: [*]const u8, first: usize, end: usize, scratch: []align(64) u8) void {
-    switch (a.x_groups.precision) {
-        inline else => |precision| runPrecision(precision, a, segment, panels, first, end, scratch),
-    }
-}
-
-fn runPrecision(comptime precision: Precision, a: *const matmul.Arguments, segment: *const matmul.Segment, panels: [*]const u8, first: usize, end: usize, scratch: []align(64) u8) void {
     switch (segment.dtype) {
         inline .q4_0, .q4_1, .q5_0, .q5_1, .q8_0, .q2_k, .q3_k, .q4_k, .q5_k, .q6_k, .iq4_nl, .mxfp4 => |dtype| {
             const l = comptime Layout.of(dtype);
@@ -43,9 +37,9 @@ fn runPrecision(comptime precision: Precision, a: *const matmul.Arguments, segme
                 var row = first;
                 while (row < end) : (row += layouts.panel_rows) {
                     const panel = panels + row / layouts.panel_rows * panel_bytes;
-                    if (with_tiles) amx.run(l, precision, a, segment, panel, row, block, block_end, scratch) else {
+                    if (with_tiles) amx.run(l, a, segment, panel, row, block, block_end, scratch) else {
                         var token = block;
-                        while (token < block_end) : (token += activations.tile_tokens) runTile(l, precision, a, segment, panel, row, token);
+                        while (token < block_end) : (token += activations.tile_tokens) runTile(l, a, segment, panel, row, token);
                     }
                 }
             }
@@ -60,12 +54,12 @@ fn residentTokens(a: *const matmul.Arguments) usize {
     return @max(1, resident_bytes / tile_bytes) * activations.tile_tokens;
 }
 
-pub fn runTile(comptime l: Layout, comptime precision: Precision, a: *const matmul.Arguments, segment: *const matmul.Segment, panel: [*]const u8, row: usize, token: usize) void {
+pub fn runTile(comptime l: Layout, a: *const matmul.Arguments, segment: *const matmul.Segment, panel: [*]const u8, row: usize, token: usize) void {
     const size = a.x_groups.tileSize(token);
     var done: usize = 0;
     while (done < size) : (done += register_tokens) {
         switch (@min(register_tokens, size - done)) {
-            inline 1...register_tokens => |tokens| multiply(l, precision, tokens, a, segment, panel, row, token + done, size),
+            inline 1...register_tokens => |tokens| multiply(l, tokens, a, segment, panel, row, token + done, size),
             else => unreachable,
         }
     }
@@ -74,7 +68,6 @@ pub fn runTile(comptime l: Layout, comptime precision: Precision, a: *const matm
 /// `stride`: records from one group to the next.
 fn multiply(
     comptime l: Layout,
-    comptime precision: Precision,
     comptime tokens: usize,
     a: *const matmul.Arguments,
     segment: *const matmul.Segment,
@@ -96,7 +89,9 @@ fn multiply(
         for (0..groups_per_span) |_| {
             // Formats in blocks of 32 may end in the middle of a group.
             const present = if (l.scales == .super) layouts.group_slabs else @min(slabs, layouts.group_slabs);
-            addGroup(l, precision, tokens, head, span, present, from_memory, records, &acc);
+            switch (activations.Rows.bytesOf(records, tokens)) {
+                inline else => |bytes| addGroup(l, bytes, tokens, head, span, present, from_memory, records, &acc),
+            }
             span += present * l.slabBytes();
             slabs -= present;
             records += stride;
@@ -108,7 +103,7 @@ fn multiply(
 /// Adds the products of one group's slabs.
 inline fn addGroup(
     comptime l: Layout,
-    comptime precision: Precision,
+    comptime bytes: Bytes,
     comptime tokens: usize,
     head: layouts.Header,
     first: [*]const u8,
@@ -128,14 +123,14 @@ inline fn addGroup(
             if (l.whole()) {
                 const scale = layouts.wholeScale(l, slab, sub);
                 inline for (0..tokens) |t| {
-                    const sums = dots(l, precision, index, sub, &q, &records[t]);
+                    const sums = dots(l, bytes, index, sub, &q, &records[t]);
                     high[t] +%= sums.high *% scale;
-                    if (precision == .precise) low[t] +%= sums.low *% scale;
+                    if (bytes == .both) low[t] +%= sums.low *% scale;
                 }
             } else {
                 const scale = layouts.halfScale(slab);
                 inline for (0..tokens) |t| {
-                    const sums = dots(l, precision, index, sub, &q, &records[t]);
+                    const sums = dots(l, bytes, index, sub, &q, &records[t]);
                     const sum: F32 = @floatFromInt((sums.high << @splat(7)) + sums.low);
                     acc[t] = math.mulAdd(sum, scale * @as(F32, @splat(records[t].scale)), acc[t]);
                 }
@@ -174,7 +169,7 @@ pub inline fn totalOf(comptime l: Layout, record: *const Record, slab: usize, co
 const Dots = struct { high: I32, low: I32 };
 
 /// Products of a token's high and low bytes with the integers of one scale, offsets taken away.
-inline fn dots(comptime l: Layout, comptime precision: Precision, slab: usize, comptime sub: usize, q: []const simd.U8, record: *const Record) Dots {
+inline fn dots(comptime l: Layout, comptime bytes: Bytes, slab: usize, comptime sub: usize, q: []const simd.U8, record: *const Record) Dots {
     var high: I32 = @splat(0);
     var low: I32 = @splat(0);
     if (l.offset != 0 and comptime !signedBytes(l)) {
@@ -182,12 +177,12 @@ inline fn dots(comptime l: Layout, comptime precision: Precision, slab: usize, c
         const less_high = if (l.sub == 32) record.less_high_32[slab] else record.less_high_16[2 * slab + sub];
         const less_low = if (l.sub == 32) record.less_low_32[slab] else record.less_low_16[2 * slab + sub];
         high = @as(I32, @splat(less_high)) *% offset;
-        if (precision == .precise) low = @as(I32, @splat(less_low)) *% offset;
+        if (bytes == .both) low = @as(I32, @splat(less_low)) *% offset;
     }
     const first = layouts.slab_elements * slab + l.sub * sub;
     inline for (0..slab_registers / l.subs()) |j| {
         high = product(l, high, q[j], broadcast(&record.high, first + 4 * j));
-        if (precision == .precise) low = product(l, low, q[j], broadcast(&record.low, first + 4 * j));
+        if (bytes == .both) low = product(l, low, q[j], broadcast(&record.low, first + 4 * j));
     }
     return .{ .high = high, .low = low };
 }

@@ -12,6 +12,8 @@ import { runStep } from "./run-sequence.ts";
 
 /** Of a row's largest logit: x in 15 bits, three layers deep. As much as Q8_0 differs from its own twin. */
 const TOLERANCE = 1e-3;
+/** The same with x in 8 bits. */
+const TOLERANCE_FAST = 0.1;
 const BLOCK = 32;
 type Looked = "iq4_nl" | "mxfp4";
 
@@ -74,12 +76,12 @@ const plain = ggufTensors(golden);
 async function logits(
   name: string,
   tensors: readonly GgufTensor[],
-  repack: "on" | "off" = "off",
+  options: Pick<ModelLoadOptions, "repack" | "activations"> = { repack: "off" },
 ): Promise<Float32Array[]> {
   const path = join(folder, `${name}.gguf`);
   const rope = golden.config.rope_parameters as Readonly<Record<string, number | string>>;
   writeGguf(path, { metadata: ggufMetadata(golden, rope), tensors });
-  const model = await loadModel({ ...OPTIONS, path, repack });
+  const model = await loadModel({ ...OPTIONS, ...options, path });
   try {
     return runStep(model, [{ sequence: 0, tokens: golden.tokens, start: 0 }])[0]!;
   } finally {
@@ -105,9 +107,12 @@ for (const dtype of ["iq4_nl", "mxfp4"] as const) {
       encoded.map((tensor) => decode(dtype, tensor)),
     );
     for (const repack of ["on", "off"] as const) {
-      const actual = await logits(dtype, encoded, repack);
+      const actual = await logits(dtype, encoded, { repack });
       expect(actual).toHaveLength(golden.tokens.length);
       expect(difference(actual, twin)).toBeLessThan(TOLERANCE);
+      const fast = difference(await logits(dtype, encoded, { repack, activations: "fast" }), twin);
+      expect(fast).toBeGreaterThan(TOLERANCE);
+      expect(fast).toBeLessThan(TOLERANCE_FAST);
     }
     // Other weights than before they were encoded are told apart.
     expect(difference(await logits("original", plain), twin)).toBeGreaterThan(0.01);

@@ -25,20 +25,21 @@ function roundToEven(value: number): number {
 
 /**
  * Rows of x as the op sees them beside block-quantised weights: 15-bit integers in groups of 128, f32 scales; `fast`
- * keeps the nearest multiples of 128.
+ * keeps the nearest multiples of 128, but for groups in which one value stands far above the others.
  */
 export function quantizeActivations(
   x: Float32Array,
   width: number,
   activations: ActivationPrecision = "precise",
 ): Float64Array {
-  const kept = (integer: number) =>
-    activations === "precise" ? integer : Math.floor((integer + 64) / 128) * 128;
   const out = new Float64Array(x.length);
   for (let row = 0; row < x.length; row += width) {
     for (let start = row; start < row + width; start += GROUP) {
       const end = Math.min(start + GROUP, row + width);
       const largest = x.subarray(start, end).reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+      const squares = x.subarray(start, end).reduce((sum, value) => sum + value * value, 0);
+      const hasLow = activations === "precise" || largest ** 2 > 8 ** 2 * (squares / GROUP);
+      const kept = (integer: number) => (hasLow ? integer : Math.floor((integer + 64) / 128) * 128);
       const inverse = largest > 0 ? Math.fround(INTEGER_MAX / largest) : 0;
       const scale = Math.fround(largest / INTEGER_MAX);
       for (let i = start; i < end; i++) out[i] = kept(roundToEven(Math.fround(x[i]! * inverse))) * scale;
