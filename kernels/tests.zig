@@ -5,6 +5,7 @@ test {
     _ = @import("cpu/math.zig");
     _ = @import("cpu/activations.zig");
     _ = @import("cpu/philox.zig");
+    _ = @import("cpu/float8.zig");
     _ = @import("cpu/attention_test.zig");
     _ = @import("cpu/attention_shuffle.zig");
     _ = @import("cpu/attention_softmax.zig");

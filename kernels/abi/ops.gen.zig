@@ -61,6 +61,7 @@ pub const DType = enum(u32) {
     i32 = 26,
     bf16 = 30,
     mxfp4 = 39,
+    f8e4m3 = 1000,
     _,
 };
 
@@ -83,6 +84,7 @@ pub const dtype_infos = [_]DTypeInfo{
     .{ .dtype = .i32, .block_elements = 1, .block_bytes = 4 },
     .{ .dtype = .bf16, .block_elements = 1, .block_bytes = 2 },
     .{ .dtype = .mxfp4, .block_elements = 32, .block_bytes = 17 },
+    .{ .dtype = .f8e4m3, .block_elements = 1, .block_bytes = 1 },
 };
 
 pub const OpCode = enum(u32) {

@@ -139,7 +139,10 @@ const Checker = struct {
     fn cache(_: Checker, tensor: *const Tensor, kv_heads: u32, head_dim: u32) status.Error!void {
         try expect(tensor.rank == 4 and tensor.symbol == 0, "a cache is not [blocks, kv_heads, block_size, head_dim]");
         try expect(tensor.shape[1] == kv_heads and tensor.shape[3] == head_dim, "a cache does not fit the heads");
-        try expect(tensor.dtype == .f32 or tensor.dtype == .f16 or tensor.dtype == .bf16, "a cache is not f32, f16 or bf16");
+        try expect(switch (tensor.dtype) {
+            .f32, .f16, .bf16, .f8e4m3 => true,
+            else => false,
+        }, "a cache is not f32, f16, bf16 or f8e4m3");
         try expect(@as(u64, tensor.shape[0]) * tensor.shape[2] < 1 << 31, "a cache has more slots than an i32 names");
     }
 
@@ -249,5 +252,6 @@ fn i32Vector(tensor: *const Tensor, comptime what: []const u8) status.Error!*con
 
 fn weight(tensor: *const Tensor, comptime what: []const u8) status.Error!*const Tensor {
     try expect(tensor.rank == 2 and tensor.symbol == 0 and tensor.dtype != .i32, what ++ " is not a weight matrix");
+    try expect(tensor.dtype != .f8e4m3, what ++ " is f8e4m3, a type of KV caches alone");
     return tensor;
 }

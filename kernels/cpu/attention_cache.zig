@@ -1,6 +1,7 @@
 //! How attention reads the cache: where the keys and values of a range lie, and their elements as f32.
 
 const std = @import("std");
+const float8 = @import("float8.zig");
 const math = @import("math.zig");
 
 const lanes = math.lanes;
@@ -10,9 +11,14 @@ pub const KvType = enum {
     f32,
     f16,
     bf16,
+    f8e4m3,
 
-    pub fn bytes(comptime kv: KvType) usize {
-        return if (kv == .f32) 4 else 2;
+    pub fn bytes(kv: KvType) usize {
+        return switch (kv) {
+            .f32 => 4,
+            .f16, .bf16 => 2,
+            .f8e4m3 => 1,
+        };
     }
 };
 
@@ -39,9 +45,14 @@ pub inline fn load(comptime kv: KvType, row: [*]const u8, d: usize, dim: usize) 
 
 /// A register of elements.
 pub inline fn loadWhole(comptime kv: KvType, from: [*]const u8) F {
-    if (kv == .f32) return @as(*align(1) const F, @ptrCast(from)).*;
-    const bits = @as(*align(1) const @Vector(lanes, u16), @ptrCast(from)).*;
-    return if (kv == .f16) math.widenHalf(bits) else math.widenBrain(bits);
+    const Bits = std.meta.Int(.unsigned, 8 * kv.bytes());
+    const bits = @as(*align(1) const @Vector(lanes, Bits), @ptrCast(from)).*;
+    return switch (kv) {
+        .f32 => @bitCast(bits),
+        .f16 => math.widenHalf(bits),
+        .bf16 => math.widenBrain(bits),
+        .f8e4m3 => float8.widen(bits),
+    };
 }
 
 /// `count` elements, fewer than a register: nothing behind them is read, it may be the end of the cache.

@@ -3,6 +3,7 @@
 
 const std = @import("std");
 const attention = @import("attention.zig");
+const float8 = @import("float8.zig");
 const plan = @import("attention_plan.zig");
 
 const Allocator = std.mem.Allocator;
@@ -41,6 +42,7 @@ fn round(kv_type: attention.KvType, x: f32) f32 {
         .f32 => x,
         .f16 => @floatCast(@as(f16, @floatCast(x))),
         .bf16 => @bitCast(@as(u32, @bitCast(x)) & 0xffff0000),
+        .f8e4m3 => float8.widen(float8.narrow(@as(@Vector(1, f32), .{x})))[0],
     };
 }
 
@@ -49,6 +51,7 @@ fn store(kv_type: attention.KvType, cache: []u8, index: usize, x: f32) void {
         .f32 => std.mem.writeInt(u32, cache[index * 4 ..][0..4], @bitCast(x), .little),
         .f16 => std.mem.writeInt(u16, cache[index * 2 ..][0..2], @bitCast(@as(f16, @floatCast(x))), .little),
         .bf16 => std.mem.writeInt(u16, cache[index * 2 ..][0..2], @truncate(@as(u32, @bitCast(x)) >> 16), .little),
+        .f8e4m3 => cache[index] = float8.narrow(@as(@Vector(1, f32), .{x}))[0],
     }
 }
 
@@ -63,7 +66,7 @@ fn run(arena: Allocator, case: Case, identities: []const u32) ![]f32 {
     }
     const blocks_per_sequence = std.math.divCeil(usize, longest, case.block_size) catch unreachable;
     const block_count = sequences * blocks_per_sequence + 1;
-    const element_bytes: usize = if (case.kv_type == .f32) 4 else 2;
+    const element_bytes = case.kv_type.bytes();
     // Something else lies between the blocks.
     const block_stride = case.kv_heads * case.block_size * case.head_dim + 16;
     const cache_elements = block_count * block_stride;
@@ -201,7 +204,7 @@ fn expectClose(case: Case) !void {
 
 test "matches float64 for every cache type and head dimension" {
     for ([_]u32{ 8, 12, 16, 40, 64, 72, 80, 96, 128, 256 }) |head_dim| {
-        for ([_]attention.KvType{ .f32, .f16, .bf16 }) |kv_type| {
+        for (std.enums.values(attention.KvType)) |kv_type| {
             try expectClose(.{
                 .heads = 6,
                 .kv_heads = 2,
@@ -256,7 +259,7 @@ test "a row is bit-identical alone, in a chunk, in a batch, split over ranges or
     defer arena.deinit();
     const allocator = arena.allocator();
     for ([_][2]u32{ .{ 9, 3 }, .{ 2, 2 }, .{ 4, 2 }, .{ 16, 2 } }) |heads| {
-        for ([_]u32{ 24, 64 }) |head_dim| for ([_]u32{ 0, 70 }) |window| for ([_]attention.KvType{ .f32, .f16 }) |kv_type| {
+        for ([_]u32{ 24, 64 }) |head_dim| for ([_]u32{ 0, 70 }) |window| for ([_]attention.KvType{ .f32, .f16, .f8e4m3 }) |kv_type| {
             const context = 530;
             const base: Case = .{
                 .heads = heads[0],

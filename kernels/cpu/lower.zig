@@ -331,6 +331,7 @@ const Lowering = struct {
                     .f32 => .f32,
                     .f16 => .f16,
                     .bf16 => .bf16,
+                    .f8e4m3 => .f8e4m3,
                     else => unreachable,
                 },
                 .heads = q.shape[1],

@@ -3,6 +3,7 @@
 
 const std = @import("std");
 const ops = @import("../abi/ops.gen.zig");
+const float8 = @import("float8.zig");
 const formats = @import("formats.zig");
 const math = @import("math.zig");
 
@@ -194,7 +195,7 @@ pub const KvWrite = struct {
     }
 };
 
-/// Stores f32 values as f32, f16 or bf16, rounded to nearest even. `at` counts elements.
+/// Stores f32 values as a type of caches, rounded to nearest even. `at` counts elements.
 fn narrow(dtype: ops.DType, values: [*]const f32, cache: [*]u8, at: usize, count: usize) void {
     switch (dtype) {
         .f32 => @memcpy(cache[4 * at ..][0 .. 4 * count], std.mem.sliceAsBytes(values[0..count])),
@@ -211,6 +212,12 @@ fn narrow(dtype: ops.DType, values: [*]const f32, cache: [*]u8, at: usize, count
         .bf16 => {
             const out: [*]u16 = @ptrCast(@alignCast(cache));
             for (0..count) |i| out[at + i] = roundToBrain(values[i]);
+        },
+        .f8e4m3 => {
+            const whole = count - count % lanes;
+            var i: usize = 0;
+            while (i < whole) : (i += lanes) cache[at + i ..][0..lanes].* = float8.narrow(@as(F, values[i..][0..lanes].*));
+            for (whole..count) |j| cache[at + j] = float8.narrow(@as(@Vector(1, f32), .{values[j]}))[0];
         },
         else => unreachable,
     }

@@ -1,6 +1,13 @@
 /**
  * Element types of tensors. The code of a type is its GGML number, so that a GGUF type id, an encoded program
- * and a kernel all speak of the same thing (GGUF specification, "ggml_type").
+ * and a kernel all speak of the same thing (GGUF specification, "ggml_type"). A type that no file holds has a number
+ * of ours, from 1000 on.
+ *
+ * `f8e4m3` is a type of KV caches alone: OCP's E4M3 (OCP 8-bit Floating Point Specification, 1.0) in the form without
+ * infinities, `s eeee mmm` with a bias of 7. 0x7f and 0xff are NaN, the largest number is 448, the smallest 2^-9. A
+ * write rounds to nearest, ties to even, and what is beyond 448, infinities included, becomes 448 of its sign; NaN is
+ * stored as 0x7f. There is no scale: engines that calibrate a factor for each tensor (vLLM's `k_scale` and `v_scale`)
+ * take 1 without a calibration, and keys and values of the models that we read lie well inside 448.
  */
 
 export interface DTypeInfo {
@@ -28,16 +35,24 @@ export const DTYPES = {
   i32: { code: 26, blockElements: 1, blockBytes: 4 },
   bf16: { code: 30, blockElements: 1, blockBytes: 2 },
   mxfp4: { code: 39, blockElements: 32, blockBytes: 17 },
+  f8e4m3: { code: 1000, blockElements: 1, blockBytes: 1 },
 } as const satisfies Record<string, DTypeInfo>;
 
 export type DType = keyof typeof DTYPES;
 
-const BY_CODE = new Map<number, DType>(
-  (Object.keys(DTYPES) as DType[]).map((dtype) => [DTYPES[dtype].code, dtype]),
-);
+/** The types that a file can hold. */
+export type FileDType = Exclude<DType, "f8e4m3">;
+
+function isFileDType(dtype: DType): dtype is FileDType {
+  return dtype !== "f8e4m3";
+}
+
+export const FILE_DTYPES: readonly FileDType[] = (Object.keys(DTYPES) as DType[]).filter(isFileDType);
+
+const BY_CODE = new Map<number, FileDType>(FILE_DTYPES.map((dtype) => [DTYPES[dtype].code, dtype]));
 
 /** The type with this GGML number, or undefined when we do not read it. */
-export function dtypeOfCode(code: number): DType | undefined {
+export function dtypeOfCode(code: number): FileDType | undefined {
   return BY_CODE.get(code);
 }
 

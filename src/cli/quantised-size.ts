@@ -1,10 +1,10 @@
 /** How large a checkpoint would be in another type, from the shapes of its tensors. */
 
-import { bytesOfElements, DTYPES, type DType } from "../backend/dtype.ts";
+import { bytesOfElements, DTYPES, type FileDType } from "../backend/dtype.ts";
 import type { Checkpoint, TensorEntry } from "../weights/types.ts";
 
 /** What llama.cpp takes instead for rows that are no whole number of blocks of 256. */
-const NARROW: Partial<Record<DType, DType>> = {
+const NARROW: Partial<Record<FileDType, FileDType>> = {
   q2_k: "q4_0",
   q3_k: "q4_0",
   q4_k: "q5_0",
@@ -13,16 +13,16 @@ const NARROW: Partial<Record<DType, DType>> = {
 };
 
 /** Bytes of all tensors when every matrix is stored as `type`; vectors stay as they are. */
-export function estimateWeightBytes({ tensors }: Checkpoint, type: DType): number {
+export function estimateWeightBytes({ tensors }: Checkpoint, type: FileDType): number {
   let bytes = 0;
   for (const tensor of tensors.values()) bytes += bytesAs(tensor, type);
   return bytes;
 }
 
-function bytesAs({ shape, bytes }: TensorEntry, type: DType): number {
+function bytesAs({ shape, bytes }: TensorEntry, type: FileDType): number {
   const width = shape.at(-1) ?? 1;
   if (shape.length < 2) return bytes;
-  const fits = (candidate: DType): boolean => width % DTYPES[candidate].blockElements === 0;
+  const fits = (candidate: FileDType): boolean => width % DTYPES[candidate].blockElements === 0;
   const narrow = NARROW[type] ?? type;
   const chosen = fits(type) ? type : fits(narrow) ? narrow : "f16";
   return bytesOfElements(
@@ -32,8 +32,8 @@ function bytesAs({ shape, bytes }: TensorEntry, type: DType): number {
 }
 
 /** The type that holds most of a checkpoint's bytes. */
-export function mainType({ tensors }: Checkpoint): DType {
-  const byType = new Map<DType, number>();
+export function mainType({ tensors }: Checkpoint): FileDType {
+  const byType = new Map<FileDType, number>();
   for (const { dtype, bytes } of tensors.values()) byType.set(dtype, (byType.get(dtype) ?? 0) + bytes);
   const [first] = [...byType].sort(([, a], [, b]) => b - a);
   if (first === undefined) throw new Error("a checkpoint without tensors");

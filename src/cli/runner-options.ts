@@ -58,12 +58,5 @@ export function activationsOn(
 
 /** The element type of keys and values that the settings ask for. */
 export function cacheTypeOf({ cacheType }: Settings): KvCacheType {
-  switch (cacheType) {
-    case "auto":
-      return "f16";
-    case "f8e4m3":
-      throw new Error("the settings refuse an 8-bit KV cache");
-    default:
-      return cacheType;
-  }
+  return cacheType === "auto" ? "f16" : cacheType;
 }

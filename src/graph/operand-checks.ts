@@ -19,6 +19,12 @@ export function expectInner(op: OpName, tensor: Tensor, dtype: DType, inner: rea
   );
 }
 
+/** Checks the element type of a weight, which is one that a file can hold. */
+export function expectWeight(op: OpName, weight: Tensor): void {
+  const isCacheType = weight.dtype === "f8e4m3";
+  check(!isCacheType, op, () => `${describeTensor(weight)} has a type of KV caches alone`);
+}
+
 /** Checks a constant vector: a bias or the weight of a norm. */
 export function expectVector(op: OpName, tensor: Tensor, length: number): void {
   const { symbol, plus } = tensor.leading;

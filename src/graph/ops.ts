@@ -97,8 +97,9 @@ export const OPS = {
 
   /**
    * Stores keys and values at their slots. k, v: `[tokens, kv_heads, head_dim]`; slot_mapping: i32 `[tokens]`,
-   * `slot = block * block_size + offset`, -1 writes nothing; caches: f32, f16 or bf16
-   * `[blocks, kv_heads, block_size, head_dim]`.
+   * `slot = block * block_size + offset`, -1 writes nothing; caches: f32, f16, bf16 or f8e4m3
+   * `[blocks, kv_heads, block_size, head_dim]`, rounded to nearest even. f8e4m3 has no scale: what is beyond 448
+   * becomes 448 of its sign, NaN 0x7f.
    */
   kv_write: {
     code: 6,

@@ -39,7 +39,7 @@ export function rope(
   program.record("rope", { x, table }, { interleaved: interleaved ? 1 : 0 });
 }
 
-/** The keys or the values of one layer: `[blocks, kvHeads, blockSize, headDim]`, f32, f16 or bf16. */
+/** The keys or the values of one layer: `[blocks, kvHeads, blockSize, headDim]`, f32, f16, bf16 or f8e4m3. */
 export interface LayerCache {
   readonly keys: Tensor;
   readonly values: Tensor;
@@ -52,7 +52,11 @@ function expectCache(op: OpName, { keys, values }: LayerCache, kvHeads: number, 
       op,
       () => `${describeTensor(cache)} must be [blocks, ${kvHeads}, block size, ${headDim}]`,
     );
-    check(["f32", "f16", "bf16"].includes(cache.dtype), op, () => `a cache cannot be ${cache.dtype}`);
+    check(
+      ["f32", "f16", "bf16", "f8e4m3"].includes(cache.dtype),
+      op,
+      () => `a cache cannot be ${cache.dtype}`,
+    );
   }
 }
 

@@ -5,7 +5,7 @@
  */
 
 import type { ActivationPrecision, ProgramBuilder } from "./builder.ts";
-import { check, expectInner, expectSameRows, expectVector } from "./operand-checks.ts";
+import { check, expectInner, expectSameRows, expectVector, expectWeight } from "./operand-checks.ts";
 import { describeTensor, rankOf, rowElements, sameLeading, type Tensor } from "./tensor.ts";
 
 export type Activation = "silu" | "gelu_tanh" | "gelu";
@@ -24,6 +24,7 @@ export interface EmbedOptions {
 /** Token embeddings: f32 `[tokens, dim]`. */
 export function embed(program: ProgramBuilder, { name, table, ids, scale }: EmbedOptions): Tensor {
   check(rankOf(table) === 2, "embed", () => `${describeTensor(table)} must have rank 2`);
+  expectWeight("embed", table);
   expectInner("embed", ids, "i32", []);
   const out = program.activation(name, [ids.leading, table.inner[0]!]);
   program.record("embed", { out, table, ids }, { scale });
@@ -97,6 +98,7 @@ export function matmul(program: ProgramBuilder, options: MatmulOptions): Tensor 
       () => `${describeTensor(weight)} must have constant rows`,
     );
     expectInner("matmul", weight, weight.dtype, x.inner);
+    expectWeight("matmul", weight);
     const bias = biases[index];
     if (bias !== undefined) expectVector("matmul", bias, weight.leading.plus);
     width += weight.leading.plus;

@@ -57,7 +57,7 @@ function f32OfF16(bits: number): number {
 }
 
 /** The element types that `vectorOf` reads. */
-export function isPlain(dtype: DType): dtype is "f32" | "f16" | "bf16" {
+function isPlain(dtype: DType): dtype is "f32" | "f16" | "bf16" {
   return dtype === "f32" || dtype === "f16" || dtype === "bf16";
 }
 

@@ -9,7 +9,7 @@ import type { ModelConfig } from "./config.ts";
 import { type HostMemory, hostMemory } from "./host-memory.ts";
 import type { StepLimits } from "./step.ts";
 
-export type KvCacheType = "f32" | "f16" | "bf16";
+export type KvCacheType = "f32" | "f16" | "bf16" | "f8e4m3";
 
 export interface LimitOptions {
   readonly sequencesMax: number;

@@ -4,7 +4,7 @@
  * without a version, `ggmf` version 1, `ggjt` versions 1 to 3. The tensor data is never read.
  */
 
-import { DTYPES, type DType, dtypeOfCode } from "../backend/dtype.ts";
+import { DTYPES, dtypeOfCode, type FileDType } from "../backend/dtype.ts";
 import { GgmlCursor } from "./ggml-cursor.ts";
 import { ggmlTypeName } from "./ggml-types.ts";
 import { quoted, unsupported } from "./malformed.ts";
@@ -32,7 +32,7 @@ const CONTAINERS: Readonly<Record<number, Container>> = {
  * The version of `ggjt` since which blocks of a type have the layout that they have today. Older files hold blocks of
  * other sizes or orders under the same type number.
  */
-const LAYOUT_SINCE: Readonly<Partial<Record<DType, number>>> = {
+const LAYOUT_SINCE: Readonly<Partial<Record<FileDType, number>>> = {
   q4_0: 3,
   q4_1: 3,
   q5_0: 2,
@@ -209,7 +209,7 @@ function readType(
   code: number,
   { name: container }: Container,
   version: number,
-): DType {
+): FileDType {
   const dtype = dtypeOfCode(code);
   const { path } = cursor.file;
   if (dtype === undefined) {

@@ -3,7 +3,7 @@
  * then the tensors, which must fill the rest of the file without a hole or an overlap. The data is never read.
  */
 
-import type { DType } from "../backend/dtype.ts";
+import type { FileDType } from "../backend/dtype.ts";
 import { isJsonObject, parseJsonObject } from "./json-file.ts";
 import { malformed, quoted } from "./malformed.ts";
 import { PositionedFile } from "./positioned-file.ts";
@@ -13,7 +13,7 @@ import type { TensorEntry } from "./types.ts";
 const HEADER_BYTES_MAX = 100_000_000;
 const DIMENSIONS_MAX = 32;
 
-const READ_TYPES: ReadonlyMap<string, DType> = new Map<string, DType>([
+const READ_TYPES: ReadonlyMap<string, FileDType> = new Map<string, FileDType>([
   ["F32", "f32"],
   ["F16", "f16"],
   ["BF16", "bf16"],

@@ -1,6 +1,6 @@
 /** What the readers of weight files yield: named tensors that say where their bytes lie. */
 
-import type { DType } from "../backend/dtype.ts";
+import type { FileDType } from "../backend/dtype.ts";
 
 export interface WeightFile {
   readonly path: string;
@@ -9,7 +9,7 @@ export interface WeightFile {
 
 export interface TensorEntry {
   readonly name: string;
-  readonly dtype: DType;
+  readonly dtype: FileDType;
   /** Row-major, outermost dimension first (GGUF stores the reverse; its reader turns it round). */
   readonly shape: readonly number[];
   /** Index into the files of the collection. */

@@ -20,13 +20,20 @@ import {
 
 const BLOCK_SIZE = 8;
 
-describe.each(["llama3", "qwen2-window", "qwen3", "gemma3"])("a tiny %s", (name) => {
+describe.each([
+  ["llama3", "f16"],
+  ["qwen2-window", "f16"],
+  ["qwen3", "f16"],
+  ["gemma3", "f16"],
+  ["llama3", "f8e4m3"],
+  ["qwen2-window", "f8e4m3"],
+] as const)("a tiny %s with a cache of %s", (name, kvCacheType) => {
   let models: readonly MachineModel[] = [];
   const folder = temporaryFolder("equality");
   beforeAll(async () => {
     const path = join(folder, name);
     writeHuggingFace(readGolden(name), path);
-    models = await loadMachines(path, BLOCK_SIZE);
+    models = await loadMachines(path, BLOCK_SIZE, kvCacheType);
   });
   afterAll(() => closeMachines(models));
 

@@ -8,6 +8,7 @@ import type { GenerateRequest, SamplingParameters, Usage } from "../../src/engin
 import { loadModel } from "../../src/models/load-model.ts";
 import type { LoadedModel } from "../../src/models/loaded-model.ts";
 import type { ModelRunner, StepLimits } from "../../src/models/step.ts";
+import type { KvCacheType } from "../../src/models/step-limits.ts";
 import { finish, GREEDY, Outcomes, request } from "./requests.ts";
 
 export interface Circumstances {
@@ -63,7 +64,11 @@ export interface MachineModel {
 }
 
 /** The model with a paged cache and without, on one thread and on two. */
-export async function loadMachines(path: string, blockSize: number): Promise<readonly MachineModel[]> {
+export async function loadMachines(
+  path: string,
+  blockSize: number,
+  kvCacheType: KvCacheType = "f16",
+): Promise<readonly MachineModel[]> {
   const contextLength = CONTEXT_BLOCKS * blockSize;
   const machines: MachineModel[] = [];
   for (const paged of [true, false]) {
@@ -74,7 +79,7 @@ export async function loadMachines(path: string, blockSize: number): Promise<rea
         sequencesMax: 6,
         tokensMax: contextLength,
         contextLengthMax: contextLength,
-        kvCacheType: "f16",
+        kvCacheType,
         blockSize,
         pagedAttention: paged,
         mmap: true,

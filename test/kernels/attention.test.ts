@@ -23,7 +23,8 @@ const TOKENS_MAX = 640;
 const POSITIONS_MAX = 320;
 const SEQUENCES_MAX = 6;
 
-type CacheType = "f32" | "f16" | "bf16";
+const CACHE_TYPES = ["f32", "f16", "bf16", "f8e4m3"] as const;
+type CacheType = (typeof CACHE_TYPES)[number];
 
 interface Sequence {
   /** Decides every value of the sequence, so that it can be run again in another batch. */
@@ -197,7 +198,7 @@ const LONG: readonly Sequence[] = [
 ];
 
 describe("kv_write", () => {
-  for (const cacheType of ["f32", "f16", "bf16"] as const) {
+  for (const cacheType of CACHE_TYPES) {
     test(`rounds to the nearest ${cacheType}, writes its slots and nothing else`, () => {
       for (const level of LEVELS) {
         const random = new Random(31);
@@ -236,8 +237,23 @@ describe("kv_write", () => {
   }
 });
 
-/** Rounds to nearest, ties to even, as the standard library and the definition of bfloat16 do. */
+/** The finite numbers of the 8-bit float that are not negative, in order. */
+const FLOAT8 = dequantize(
+  "f8e4m3",
+  Uint8Array.from({ length: 127 }, (_, pattern) => pattern),
+);
+
+/** Rounds to nearest, ties to even, as the standard library and the definitions of the other types do. */
 function nearest(type: CacheType, value: number): number {
+  if (type === "f8e4m3") {
+    const magnitude = Math.min(Math.abs(value), FLOAT8.at(-1)!);
+    const above = FLOAT8.findIndex((number) => number >= magnitude);
+    const [low, high] = [FLOAT8[Math.max(0, above - 1)]!, FLOAT8[above]!];
+    const isTie = magnitude - low === high - magnitude;
+    const takesHigh = isTie ? above % 2 === 0 : high - magnitude < magnitude - low;
+    const rounded = takesHigh ? high : low;
+    return value < 0 || Object.is(value, -0) ? -rounded : rounded;
+  }
   const view = new DataView(new ArrayBuffer(4));
   if (type === "f32") return value;
   if (type === "f16") {
@@ -253,7 +269,7 @@ function nearest(type: CacheType, value: number): number {
 }
 
 describe("attention against float64", () => {
-  for (const cacheType of ["f32", "f16", "bf16"] as const) {
+  for (const cacheType of CACHE_TYPES) {
     test(`${cacheType}, head dimensions`, () => {
       for (const headDim of [8, 20, 64, 80, 96, 128, 256]) {
         expectCorrect({ heads: 6, kvHeads: 2, headDim, blockSize: 16, cacheType }, MIXED);
@@ -292,15 +308,12 @@ describe("attention against float64", () => {
 });
 
 test("a row is the same alone, in a batch and in any chunk, bit for bit", () => {
-  for (const slidingWindow of [0, 50]) {
-    const shape: Shape = {
-      heads: 6,
-      kvHeads: 2,
-      headDim: 64,
-      blockSize: 32,
-      cacheType: "f16",
-      slidingWindow,
-    };
+  for (const [cacheType, slidingWindow] of [
+    ["f16", 0],
+    ["f16", 50],
+    ["f8e4m3", 0],
+  ] as const) {
+    const shape: Shape = { heads: 6, kvHeads: 2, headDim: 64, blockSize: 32, cacheType, slidingWindow };
     const whole: readonly Sequence[] = [{ seed: 21, tokens: 300, context: 300 }];
     const width = 6 * 64 * 4;
     for (const level of ATTENTION_LEVELS) {
@@ -336,7 +349,7 @@ test("a row is the same alone, in a batch and in any chunk, bit for bit", () => 
 
 test("a row is the same whether its keys are spread over many units or taken by one", () => {
   // Eight KV heads of five sequences keep every unit of a small device busy, those of one sequence do not.
-  for (const cacheType of ["f32", "f16"] as const) {
+  for (const cacheType of ["f32", "f16", "f8e4m3"] as const) {
     const shape: Shape = { heads: 16, kvHeads: 8, headDim: 16, blockSize: 32, cacheType };
     const row: Sequence = { seed: 41, tokens: 1, context: 300 };
     const batch = [row, ...[270, 33, 1, 5].map((context, i) => ({ seed: 42 + i, tokens: 1, context }))];

@@ -1,6 +1,6 @@
 /** Seeded numbers and weights of every type for the kernel tests. The same seed gives the same bytes everywhere. */
 
-import { bytesOfElements, DTYPES, type DType } from "../../src/backend/dtype.ts";
+import { bytesOfElements, DTYPES, type FileDType } from "../../src/backend/dtype.ts";
 
 export class Random {
   #state: number;
@@ -38,7 +38,7 @@ export class Random {
   }
 }
 
-export type WeightDtype = Exclude<DType, "i32">;
+export type WeightDtype = Exclude<FileDType, "i32">;
 
 /**
  * Byte offsets within a block of what carries its exponent: half-precision scales, or the plain value's high half.

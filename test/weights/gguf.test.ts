@@ -1,7 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { DTYPES, type DType } from "../../src/backend/dtype.ts";
+import { DTYPES, FILE_DTYPES, type FileDType } from "../../src/backend/dtype.ts";
 import { readGgufFile } from "../../src/weights/gguf.ts";
 import { expectMistralError } from "../support/expect-error.ts";
 import { temporaryFolder } from "../support/temporary-folder.ts";
@@ -143,7 +143,7 @@ describe("tensors", () => {
     }
   });
 
-  test.each(Object.keys(DTYPES) as DType[])("%s rows take whole blocks", (dtype) => {
+  test.each(FILE_DTYPES)("%s rows take whole blocks", (dtype) => {
     const { blockElements, blockBytes } = DTYPES[dtype];
     const data = new Uint8Array(3 * 2 * blockBytes);
     const { tensors } = read({ tensors: [{ name: "t", dtype, shape: [3, 2 * blockElements], data }] });
@@ -292,7 +292,7 @@ describe("refused with file, byte and reason", () => {
 
   test("shapes that overflow, have too many dimensions or ragged rows", () => {
     const shaped =
-      (shape: number[], dtype: DType = "f32") =>
+      (shape: number[], dtype: FileDType = "f32") =>
       () =>
         read({ tensors: [{ name: "t", dtype, shape, data: new Uint8Array(64) }] });
     expectMistralError(shaped([2 ** 40, 2 ** 40]), "invalid_model_file", '"t"', "overflows");

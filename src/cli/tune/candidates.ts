@@ -1,6 +1,6 @@
 /** The choices behind `tune`: sizes, room for context, quality, and which of them is best for a profile. */
 
-import { bytesOfElements, type DType } from "../../backend/dtype.ts";
+import { bytesOfElements, type FileDType } from "../../backend/dtype.ts";
 import type { Settings } from "../../config/settings.ts";
 import { MistralError } from "../../errors.ts";
 import { readModelConfig } from "../../models/config.ts";
@@ -34,7 +34,7 @@ export interface Choices {
 }
 
 /** Types that quantising could make, as mistral.rs names them, from the largest to the smallest. */
-const TYPES: readonly (readonly [name: string, type: DType])[] = [
+const TYPES: readonly (readonly [name: string, type: FileDType])[] = [
   ["Q8_0", "q8_0"],
   ["Q6K", "q6_k"],
   ["Q5K", "q5_k"],
@@ -43,7 +43,7 @@ const TYPES: readonly (readonly [name: string, type: DType])[] = [
   ["Q2K", "q2_k"],
 ];
 
-const QUALITY: Readonly<Record<DType, Quality>> = {
+const QUALITY: Readonly<Record<FileDType, Quality>> = {
   f32: "baseline",
   f16: "baseline",
   bf16: "baseline",
@@ -77,7 +77,7 @@ const CONTEXT_MIN = 256;
 
 interface Choice {
   readonly candidate: TuneCandidate;
-  readonly type: DType;
+  readonly type: FileDType;
   /** Undefined for what would have to be made. */
   readonly stored: StoredModel | undefined;
 }
@@ -140,7 +140,7 @@ function storedChoice(stored: StoredModel, measure: Measure): Choice {
   };
 }
 
-function madeChoice(from: Choice, name: string, type: DType, measure: Measure): Choice {
+function madeChoice(from: Choice, name: string, type: FileDType, measure: Measure): Choice {
   const { checkpoint } = from.stored!;
   return {
     type,
@@ -157,7 +157,7 @@ function describe(
   checkpoint: Checkpoint,
   weightBytes: number,
   measure: Measure,
-  { name, isq, type }: { readonly name: string; readonly isq: string | null; readonly type: DType },
+  { name, isq, type }: { readonly name: string; readonly isq: string | null; readonly type: FileDType },
 ): TuneCandidate {
   const { settings, memory, budgetBytes } = measure;
   const config = readModelConfig(checkpoint, familyOf(checkpoint));

@@ -168,11 +168,6 @@ export const ENGINE_SETTINGS = {
     description: "Element type of the KV cache; auto is f16",
     group: "KV cache",
     commands: [...LOADING, "tune"],
-    notBuilt: {
-      because: "a KV cache of 8-bit floats is not built",
-      except: ["auto", "f16", "bf16", "f32"],
-      refused: true,
-    },
   },
   prefixCacheEntries: {
     flag: "--prefix-cache-n",

@@ -1,5 +1,5 @@
 /**
- * What each weight format means, in float64, written from the block layouts of ggml (`ggml-common.h`,
+ * What each weight format, and the 8-bit float of caches, means in float64, written from the block layouts of ggml (`ggml-common.h`,
  * `ggml-quants.c`) and independently of our kernels. One function per format fills one block.
  */
 
@@ -144,6 +144,14 @@ const q6_k: Block = (view, at, out, to) => {
   }
 };
 
+/** OCP E4M3 without infinities: the last pattern of each sign is NaN. */
+const f8e4m3: Block = (view, at, out, to) => {
+  const byte = view.getUint8(at);
+  const [exponent, fraction] = [(byte >> 3) & 15, byte & 7];
+  const magnitude = exponent === 0 ? fraction / 512 : (1 + fraction / 8) * 2 ** (exponent - 7);
+  out[to] = (byte & 0x7f) === 0x7f ? Number.NaN : byte < 128 ? magnitude : -magnitude;
+};
+
 const BLOCKS: Record<Exclude<DType, "i32">, Block> = {
   f32: (view, at, out, to) => {
     out[to] = view.getFloat32(at, true);
@@ -168,6 +176,7 @@ const BLOCKS: Record<Exclude<DType, "i32">, Block> = {
   q6_k,
   iq4_nl,
   mxfp4,
+  f8e4m3,
 };
 
 /** All elements of whole blocks. */

@@ -12,7 +12,7 @@ import type { LoadedModel } from "../../../models/loaded-model.ts";
 import { fetchModel } from "../../fetch-model.ts";
 import type { Log } from "../../log.ts";
 import { prepareModel } from "../../prepare-model.ts";
-import type { LoaderOptions } from "../../runner-options.ts";
+import { cacheTypeOf, type LoaderOptions } from "../../runner-options.ts";
 import { blocksOf } from "../bench-step.ts";
 import { MachineLimits } from "../machine-limits.ts";
 import { requireRoom } from "../room.ts";
@@ -53,6 +53,14 @@ export async function compareEngines(
       { parameter: "--against" },
     );
   }
+  const kvCacheType = cacheTypeOf(settings);
+  if (kvCacheType === "f8e4m3") {
+    throw new MistralError(
+      "invalid_configuration",
+      `--against ${against}: it has no KV cache of f8e4m3; compare with --pa-cache-type f16, bf16 or f32`,
+      { parameter: "--pa-cache-type" },
+    );
+  }
   // Before our model is loaded: there may be nothing to compare with.
   const installed = against === "llama.cpp" ? await installLlama() : undefined;
   const sequences = Math.max(...work.cells.map((cell) => cell.sequences));
@@ -77,7 +85,7 @@ export async function compareEngines(
     threads: options.threads,
     sequences,
     contextLength: totalTokens + 1,
-    kvCacheType: options.kvCacheType,
+    kvCacheType,
   };
   const model = await loadModel(options);
   const peer = other.start(peerOptions);

@@ -15,7 +15,8 @@ export interface PeerOptions {
   /** Sequences that there is room for, and tokens of each. */
   readonly sequences: number;
   readonly contextLength: number;
-  readonly kvCacheType: KvCacheType;
+  /** One of the types that engines have in common. */
+  readonly kvCacheType: Exclude<KvCacheType, "f8e4m3">;
 }
 
 export interface Peer {

@@ -1,6 +1,6 @@
 /** All that the kernel benchmark can measure: every op that takes a share of a step, at the shapes of well-known models. */
 
-import { DTYPES, type DType } from "../../../backend/dtype.ts";
+import { FILE_DTYPES } from "../../../backend/dtype.ts";
 import { attentionCases } from "./attention-cases.ts";
 import type { KernelCase, ModelShape } from "./kernel-case.ts";
 import { productCases } from "./product-cases.ts";
@@ -12,7 +12,7 @@ const MODELS: readonly ModelShape[] = [
   { name: "Llama-3.2-1B", width: 2048, feedForward: 8192, heads: 32, kvHeads: 8, headDim: 64 },
 ];
 
-export const WEIGHT_TYPES = (Object.keys(DTYPES) as DType[]).filter((dtype) => dtype !== "i32");
+export const WEIGHT_TYPES = FILE_DTYPES.filter((dtype) => dtype !== "i32");
 
 /** All cases; `products` are matrices to multiply with, columns by rows, besides the usual. */
 export function kernelCases(products: readonly (readonly [number, number])[] = []): KernelCase[] {
