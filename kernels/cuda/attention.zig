@@ -44,12 +44,12 @@ const Shape = struct {
     fn of(dtype: ops.DType, head_dim: u32, capability: u32) Shape {
         const dims: u32 = if (head_dim <= 64) 64 else if (head_dim <= 128) 128 else head_dim_max;
         const strip: u32 = if (dtype == .f32 or dims > 128) 32 else 64;
-        const has_cores = dtype == .f16 or (dtype == .bf16 and capability >= 80);
+        const has_cores = dtype == .f16 or dtype == .f8e4m3 or (dtype == .bf16 and capability >= 80);
         const row_bytes: u32 = if (has_cores and dtype == .bf16) 6 else 4;
         return .{
             .dims = dims,
             .strip = strip,
-            .element_bytes = if (dtype == .f32) 4 else 2,
+            .element_bytes = elementBytes(dtype),
             .query_bytes = warp_rows * dims * row_bytes,
             .weight_bytes = warp_rows * strip * 4,
             .shares_weights = !has_cores,
@@ -161,6 +161,14 @@ const Plan = struct {
         return @max(least, @min(4 * wanted, partial_bytes_max / partial_bytes));
     }
 };
+
+fn elementBytes(dtype: ops.DType) u32 {
+    return switch (dtype) {
+        .f32 => 4,
+        .f8e4m3 => 1,
+        else => 2,
+    };
+}
 
 fn ceil(x: u64, y: u64) u32 {
     return @intCast(std.math.divCeil(u64, x, y) catch unreachable);

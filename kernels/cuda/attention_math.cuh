@@ -81,6 +81,9 @@ struct TensorCores : Format {
   // Whether a product takes all lanes' weights from shared memory.
   static constexpr bool SHARES_WEIGHTS = false;
 
+  // The first of the two neighbouring dimensions whose sums a lane holds in its `n`th accumulator.
+  static DEVICE u32 column(u32 n, u32 t) { return n * 8 + t * 2; }
+
   // Bytes of sixteen rows of queries.
   template <u32 D>
   static constexpr u32 QUERY_BYTES = Format::QUERY_PARTS * TILE_ROWS * D * 2;
@@ -192,6 +195,8 @@ template <typename Format>
 struct PlainCores : Format {
   static constexpr bool SHARES_WEIGHTS = true, SCALED = false;
   static constexpr u32 LANES = 16 / Format::BYTES;
+
+  static DEVICE u32 column(u32 n, u32 t) { return n * 8 + t * 2; }
 
   template <u32 D>
   static constexpr u32 QUERY_BYTES = TILE_ROWS * D * 4;

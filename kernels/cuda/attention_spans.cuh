@@ -4,8 +4,9 @@
 // ones: a piece is a quarter of its strip's keys, or the values of any strip in the quarter of the dimensions that
 // the warp sums. Weights pass through shared memory between the two.
 //
-// At 128 dimensions of 16 bits a piece has 4 KiB: three in each of four warps are 48 KiB under way in a block, and
-// three blocks of 74 KiB share an H100's multiprocessor, two an A100's.
+// At 128 dimensions of 16 bits a piece has 4 KiB. Of the three in each of four warps, 48 KiB in a block, one is worked on
+// and two are under way: 32 KiB. Three blocks of 74 KiB share an H100's multiprocessor, two an A100's. With 8 bits it is
+// half of each: 16 KiB under way in a block of 50, four of which share an H100's multiprocessor and three an A100's.
 #pragma once
 
 #include "attention_step.cuh"
@@ -151,7 +152,7 @@ struct Spans {
       float* row = partial_at(p, slice, base, rows.token[i] - slice.first_row, rows.head[i], range - slice.first_range);
 #pragma unroll
       for (u32 n = 0; n < TILES; n++)
-        store_pair(p, row, warp_index() * SLICE + n * 8 + t * 2, sums[n][i * 2], sums[n][i * 2 + 1], true);
+        store_pair(p, row, warp_index() * SLICE + Cores::column(n, t), sums[n][i * 2], sums[n][i * 2 + 1], true);
       if (warp_index() != 0 || t != 0) continue;
       row[p.partial_floats - 4] = softmax.maximum[i];
       row[p.partial_floats - 3] = softmax.sum[i];
@@ -166,7 +167,7 @@ struct Spans {
       float* row = p.out.data + rows.token[i] * p.out.stride + rows.head[i] * static_cast<u64>(p.head_dim);
 #pragma unroll
       for (u32 n = 0; n < TILES; n++)
-        store_pair(p, row, warp_index() * SLICE + n * 8 + lane_index() % 4 * 2, sums[n][i * 2] * factor, sums[n][i * 2 + 1] * factor, p.out_pairs != 0);
+        store_pair(p, row, warp_index() * SLICE + Cores::column(n, lane_index() % 4), sums[n][i * 2] * factor, sums[n][i * 2 + 1] * factor, p.out_pairs != 0);
     }
   }
 

@@ -195,6 +195,8 @@ DEVICE void copy_chunk(const PagedAttention& p, const u8* cache, u8* target, u32
     const bool inside = there && chunk * 16 + at < p.row_bytes;
     if (Cores::BYTES == 4) {
       *reinterpret_cast<u32*>(target + at) = inside ? *reinterpret_cast<const u32*>(source + at) : 0;
+    } else if (Cores::BYTES == 1) {
+      target[at] = inside ? source[at] : u8(0);
     } else {
       *reinterpret_cast<u16*>(target + at) = inside ? *reinterpret_cast<const u16*>(source + at) : u16(0);
     }

@@ -84,7 +84,7 @@ struct Tiles {
       const float factor = ends ? last_factor(p, rows.head[i], total.maximum[i], total.sum[i]) : 1.0f;
 #pragma unroll
       for (u32 n = 0; n < D / 8; n++) {
-        const u32 dim = n * 8 + t * 2;
+        const u32 dim = Cores::column(n, t);
         float old[2] = {0.0f, 0.0f};
         if (begun && p.out_pairs != 0 && dim < p.head_dim) {
           const Float2 pair = *reinterpret_cast<const Float2*>(row + dim);

@@ -8,11 +8,12 @@ const families = [_][]const u8{ "step", "embed", "norm", "rope", "cache", "point
 
 /// Headers that kernels include: a change compiles them again.
 const headers = [_][]const u8{
-    "types.h",             "device.cuh",     "hardware.cuh",       "math.cuh",           "dequantise.cuh",
-    "step.h",              "embed.h",        "norm.h",             "rope.h",             "cache.h",
-    "pointwise.h",         "attention.h",    "attention_math.cuh", "attention_step.cuh", "attention_spans.cuh",
-    "attention_tiles.cuh", "matmul.h",       "matmul_weights.cuh", "matmul_rows.cuh",    "sample.h",
-    "sample.cuh",          "sample_row.cuh", "sample_select.cuh",  "matmul_library.h",   "matmul_stage.cuh",
+    "types.h",             "device.cuh",           "hardware.cuh",       "math.cuh",           "dequantise.cuh",
+    "step.h",              "embed.h",              "norm.h",             "rope.h",             "cache.h",
+    "pointwise.h",         "attention.h",          "attention_math.cuh", "attention_step.cuh", "attention_spans.cuh",
+    "attention_tiles.cuh", "matmul.h",             "matmul_weights.cuh", "matmul_rows.cuh",    "sample.h",
+    "sample.cuh",          "sample_row.cuh",       "sample_select.cuh",  "matmul_library.h",   "matmul_stage.cuh",
+    "float8.cuh",          "attention_float8.cuh",
 };
 
 const emulator_headers = [_][]const u8{ "block.h", "fibers.h", "grid.h", "hardware.h", "memory.h", "stream.h" };

@@ -3,6 +3,7 @@
 #include "cache.h"
 
 #include "device.cuh"
+#include "float8.cuh"
 
 struct CacheF32 {
   typedef float Element;
@@ -22,6 +23,11 @@ struct CacheBF16 {
     if (value != value) return static_cast<u16>(bits >> 16 | 0x40);
     return static_cast<u16>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
   }
+};
+
+struct CacheF8E4M3 {
+  typedef u8 Element;
+  static DEVICE u8 narrow(float value) { return narrow_float8(value); }
 };
 
 template <typename Cache>
@@ -51,3 +57,4 @@ DEVICE void kv_write(const KvWrite& p) {
 KERNEL(kv_write_f32, KvWrite, 256, 1) { kv_write<CacheF32>(p); }
 KERNEL(kv_write_f16, KvWrite, 256, 1) { kv_write<CacheF16>(p); }
 KERNEL(kv_write_bf16, KvWrite, 256, 1) { kv_write<CacheBF16>(p); }
+KERNEL(kv_write_f8e4m3, KvWrite, 256, 1) { kv_write<CacheF8E4M3>(p); }

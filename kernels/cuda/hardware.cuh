@@ -408,3 +408,34 @@ DEVICE float exp2_fast(float x) {
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(value) : "f"(x));
   return value;
 }
+
+// Products of two pairs of halves, rounded to nearest even.
+DEVICE u32 multiply_halves(u32 a, u32 b) {
+  u32 value;
+  asm("mul.rn.f16x2 %0, %1, %2;" : "=r"(value) : "r"(a), "r"(b));
+  return value;
+}
+
+#if CUDA_ARCH >= 89
+// Two 8-bit floats (E4M3 without infinities), in the low half of `pair`, as halves.
+DEVICE u32 convert_float8(u32 pair) {
+  u32 halves;
+  asm("{ .reg .b16 low, high; mov.b32 {low, high}, %1; cvt.rn.f16x2.e4m3x2 %0, low; }" : "=r"(halves) : "r"(pair));
+  return halves;
+}
+
+// As an 8-bit float, rounded to nearest even; 448 of its sign for what is beyond.
+DEVICE u8 convert_to_float8(float value) {
+  u16 pair;
+  asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(pair) : "f"(0.0f), "f"(value));
+  return static_cast<u8>(pair);
+}
+#endif
+
+// Two matrices of `load_matrices_transposed`: those of lanes 0 to 7 and 8 to 15. The other lanes' addresses are not used.
+DEVICE void load_two_matrices_transposed(u32 (&registers)[2], const void* shared_row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0, %1}, [%2];"
+               : "=r"(registers[0]), "=r"(registers[1])
+               : "r"(shared_address(shared_row))
+               : "memory");
+}

@@ -306,3 +306,18 @@ DEVICE float exp2_fast(float x) {
   const float value = __builtin_exp2f(x);
   return value < 1.17549435e-38f ? 0.0f : value;
 }
+
+DEVICE u32 multiply_halves(u32 a, u32 b) {
+  u32 value = 0;
+  for (u32 shift = 0; shift < 32; shift += 16)
+    value |= static_cast<u32>(float_to_half(half_to_float(static_cast<u16>(a >> shift)) * half_to_float(static_cast<u16>(b >> shift)))) << shift;
+  return value;
+}
+
+DEVICE void load_two_matrices_transposed(u32 (&registers)[2], const void* shared_row) {
+  u32 four[4];
+  // Lanes from 16 on name rows of matrices that nobody asked for.
+  load_matrices_transposed(four, shared_row);
+  registers[0] = four[0];
+  registers[1] = four[1];
+}

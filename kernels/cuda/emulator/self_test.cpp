@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "../device.cuh"
+#include "../float8.cuh"
 #include "grid.h"
 #include "memory.h"
 
@@ -54,6 +55,29 @@ KERNEL(test_transpose, Arguments, 32, 1) {
   load_matrices_transposed(registers, tile[lane]);
   for (u32 i = 0; i < 2; i++)
     p.out[lane / 4 * 8 + lane % 4 * 2 + i] = half(static_cast<u16>(registers[0] >> (16 * i)));
+}
+
+// Halves [2][8][8]: the transposes of two matrices of a, of which only the lanes of their rows know the addresses.
+KERNEL(test_two_transposes, Arguments, 32, 1) {
+  SHARED(u16, tile, [16][8]);
+  const u32 lane = thread_x();
+  if (lane < 16)
+    for (u32 i = 0; i < 8; i++) tile[lane][i] = p.a[lane * 8 + i];
+  warp_barrier();
+  u32 registers[2];
+  load_two_matrices_transposed(registers, tile[lane % 16]);
+  for (u32 matrix = 0; matrix < 2; matrix++)
+    for (u32 i = 0; i < 2; i++)
+      p.out[matrix * 64 + lane / 4 * 8 + lane % 4 * 2 + i] = half(static_cast<u16>(registers[matrix] >> (16 * i)));
+}
+
+// Every 8-bit float as f32, and what it is stored as again.
+KERNEL(test_float8, Arguments, 256, 1) {
+  const u32 pattern = thread_x();
+  const float value = half(static_cast<u16>(widen_float8<2, 1>(pattern << 16)));
+  const float other = half(static_cast<u16>(widen_float8<1, 2>(pattern << 16) >> 16));
+  p.out[pattern] = value;
+  p.out[256 + pattern] = value == other || (value != value && other != other) ? narrow_float8(value) : -1.0f;
 }
 
 // Forgets to wait for its copy.
@@ -116,6 +140,23 @@ void test_matrices(const Arguments& arguments) {
   expect(run("test_transpose", arguments, 1, 32), "the transpose runs");
   for (u32 i = 0; i < 64; i++)
     if (arguments.out[i] != half(arguments.a[i % 8 * 8 + i / 8])) return expect(false, "a transposed element is wrong");
+  expect(run("test_two_transposes", arguments, 1, 32), "two transposes run");
+  for (u32 i = 0; i < 128; i++)
+    if (arguments.out[i] != half(arguments.a[i / 64 * 64 + i % 8 * 8 + i % 64 / 8])) return expect(false, "one of two transposes is wrong");
+}
+
+void test_float8(const Arguments& arguments) {
+  expect(run("test_float8", arguments, 1, 256), "the 8-bit floats run");
+  for (u32 pattern = 0; pattern < 256; pattern++) {
+    const i32 exponent = pattern >> 3 & 15;
+    const float fraction = static_cast<float>(pattern & 7) / 8;
+    const float power = static_cast<float>(1 << (exponent + (exponent == 0))) / 128;
+    const float magnitude = (exponent == 0 ? fraction : 1 + fraction) * power;
+    const bool is_nan = (pattern & 127) == 127;
+    const float actual = arguments.out[pattern];
+    if (is_nan ? actual == actual : actual != (pattern < 128 ? magnitude : -magnitude)) return expect(false, "an 8-bit float is read wrong");
+    if (arguments.out[256 + pattern] != static_cast<float>(is_nan ? 127 : pattern)) return expect(false, "an 8-bit float is stored wrong");
+  }
 }
 
 void test_wrongs(const Arguments& arguments) {
@@ -153,6 +194,7 @@ int main() {
   for (u32 i = 0; i < N * K; i++) b[i] = float_to_half(static_cast<float>(i * 5 % 11) - 5);
   const Arguments arguments = {a, b, out};
   test_matrices(arguments);
+  test_float8(arguments);
   test_wrongs(arguments);
   test_memory();
   failures += test_lane_layouts();
