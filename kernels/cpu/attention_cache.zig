@@ -25,7 +25,8 @@ pub const KvType = enum {
 /// Rows of keys or values, by their addresses.
 pub const Rows = struct {
     addresses: [*]const [*]const u8,
-    /// How many rows ahead of its use a row is requested from memory; there are addresses up to there.
+    /// How many rows ahead of its use a row is requested from memory; there are addresses up to there. 0: the rows
+    /// are near.
     ahead: usize,
 
     pub inline fn at(rows: Rows, j: usize) [*]const u8 {
@@ -65,6 +66,11 @@ pub noinline fn loadTail(comptime kv: KvType, from: [*]const u8, count: usize) F
 /// Widens a row to f32, zeros behind it up to a whole register.
 pub inline fn widenRow(comptime kv: KvType, row: [*]const u8, dim: usize, out: [*]f32) void {
     var d: usize = 0;
+    if (kv == .f8e4m3) {
+        // Most of the work is on halves, of which a register holds twice as many.
+        const Pair = @Vector(2 * lanes, u8);
+        while (d + 2 * lanes <= dim) : (d += 2 * lanes) out[d..][0 .. 2 * lanes].* = float8.widen(@as(Pair, row[d..][0 .. 2 * lanes].*));
+    }
     while (d < dim) : (d += lanes) out[d..][0..lanes].* = load(kv, row, d, dim);
 }
 

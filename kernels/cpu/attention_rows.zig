@@ -3,6 +3,9 @@
 //!
 //! A dot product is four chains of multiply-adds, of the elements 0, 4, 8.., 1, 5, 9.. and so on, added in that
 //! order. A register therefore holds four elements of several keys.
+//!
+//! Of a cache of 8-bit floats, keys and values are widened a run at a time, once for all rows of the tile: that takes
+//! more instructions than the arithmetic of a row.
 
 const std = @import("std");
 const math = @import("math.zig");
@@ -38,13 +41,16 @@ pub const Scratch = struct {
     q: [*]f32,
     /// `[rows_max, range_keys]`
     scores: [*]f32,
+    /// `[run_keys, dim]`, of types that are widened by runs.
+    widened: [*]f32,
 
     pub fn floats(dim: usize) usize {
-        return rows_max * (dim + range_keys);
+        return rows_max * (dim + range_keys) + run_keys * dim;
     }
 
     pub fn init(memory: [*]f32, dim: usize) Scratch {
-        return .{ .q = memory, .scores = memory + rows_max * dim };
+        const scores = memory + rows_max * dim;
+        return .{ .q = memory, .scores = scores, .widened = scores + rows_max * range_keys };
     }
 };
 
@@ -67,20 +73,22 @@ pub fn runRange(comptime kv: KvType, tile: *const Tile, range: usize, dim: usize
     }
     var places: Places = undefined;
     tile.locate(kv, range, span, &places);
+    var near: Near = undefined;
     var run = firstRun(span);
     while (!run.empty()) : (run = nextRun(run, span)) {
+        const keys = near.rowsOf(kv, places.keys(), run, tile.a.head_dim, scratch.widened, dim);
         var row: usize = 0;
         while (row < tile.rows) : (row += block_rows) {
             const count = @min(block_rows, tile.rows - row);
             const part = run.intersection(tile.seenByAny(row, row + count, range));
             if (part.empty()) continue;
             switch (count) {
-                inline 1...block_rows => |rows| score(kv, rows, .{
+                inline 1...block_rows => |rows| score(Near.typeOf(kv), rows, .{
                     .q = scratch.q + row * dim,
                     .q_stride = dim,
-                    .keys = places.keys(),
+                    .keys = keys,
                     .span = part,
-                    .dim = tile.a.head_dim,
+                    .dim = if (Near.holds(kv)) dim else tile.a.head_dim,
                     .out = scratch.scores + row * range_keys,
                 }),
                 else => unreachable,
@@ -88,22 +96,50 @@ pub fn runRange(comptime kv: KvType, tile: *const Tile, range: usize, dim: usize
         }
     }
     for (0..tile.rows) |row| weigh(tile, row, range, scratch, partials);
-    const weighted: Weighted = .{
-        .weights = scratch.scores,
-        .values = places.values(),
-        .dim = tile.a.head_dim,
-        .sums = partials.base,
-        .stride = partials.stride,
-    };
     run = firstRun(span);
     while (!run.empty()) : (run = nextRun(run, span)) {
+        const weighted: Weighted = .{
+            .weights = scratch.scores,
+            .values = near.rowsOf(kv, places.values(), run, tile.a.head_dim, scratch.widened, dim),
+            .dim = if (Near.holds(kv)) dim else tile.a.head_dim,
+            .sums = partials.base,
+            .stride = partials.stride,
+        };
         var row: usize = 0;
         while (row < tile.rows) : (row += block_rows) {
             const end = @min(row + block_rows, tile.rows);
-            addValues(kv, tile, row, end, range, run, weighted);
+            addValues(Near.typeOf(kv), tile, row, end, range, run, weighted);
         }
     }
 }
+
+/// The rows of a run as f32 in the nearest cache, for types that are widened by runs; rows of others stay where they
+/// are.
+const Near = struct {
+    addresses: [run_keys][*]const u8,
+
+    fn holds(comptime kv: KvType) bool {
+        return kv == .f8e4m3;
+    }
+
+    fn typeOf(comptime kv: KvType) KvType {
+        return if (holds(kv)) .f32 else kv;
+    }
+
+    /// `[run_keys, stride]` of `memory` is written, zeros behind each row.
+    inline fn rowsOf(near: *Near, comptime kv: KvType, rows: Rows, run: Span, dim: usize, memory: [*]f32, stride: usize) Rows {
+        if (!holds(kv)) return rows;
+        const base = run.first - run.first % run_keys;
+        const whole = run.outward();
+        for (whole.first..whole.last) |j| {
+            const row = memory + (j - base) * stride;
+            near.addresses[j - base] = @ptrCast(row);
+            cache.prefetch(kv, rows.after(j), 0, dim);
+            cache.widenRow(kv, rows.at(j), dim, row);
+        }
+        return .{ .addresses = @as([*]const [*]const u8, &near.addresses) - base, .ahead = 0 };
+    }
+};
 
 /// The keys of a span up to the next multiple of `run_keys`.
 fn firstRun(span: Span) Span {
@@ -132,7 +168,7 @@ fn score(comptime kv: KvType, comptime rows: usize, arguments: struct {
         var requested: usize = 0;
         while (d + lanes <= a.dim) : (d += lanes) {
             // Requests keep pace with the work, in the order of the addresses.
-            while (requested * a.dim < (d + lanes) * lanes) : (requested += 1) {
+            while (a.keys.ahead != 0 and requested * a.dim < (d + lanes) * lanes) : (requested += 1) {
                 cache.prefetch(kv, a.keys.after(j + requested), 0, a.dim);
             }
             scoreStep(kv, rows, false, &sums, a.q + d, a.q_stride, a.keys, j, d, lanes);
@@ -281,7 +317,7 @@ inline fn accumulateSlice(
     }
     for (span.first..span.last) |j| {
         const from = w.values.at(j) + d * kv.bytes();
-        cache.prefetch(kv, w.values.after(j), d, registers * lanes);
+        if (w.values.ahead != 0) cache.prefetch(kv, w.values.after(j), d, registers * lanes);
         var v: [registers]F = undefined;
         inline for (0..registers) |c| {
             v[c] = if (tail) cache.loadTail(kv, from, w.dim - d) else cache.loadWhole(kv, from + c * lanes * kv.bytes());

@@ -5,8 +5,8 @@
 // the warp sums. Weights pass through shared memory between the two.
 //
 // At 128 dimensions of 16 bits a piece has 4 KiB. Of the three in each of four warps, 48 KiB in a block, one is worked on
-// and two are under way: 32 KiB. Three blocks of 74 KiB share an H100's multiprocessor, two an A100's. With 8 bits it is
-// half of each: 16 KiB under way in a block of 50, four of which share an H100's multiprocessor and three an A100's.
+// and two are under way: 32 KiB. Three blocks of 74 KiB share an H100's multiprocessor, two an A100's. With 8 bits
+// 16 KiB are under way in a block of 50, and their registers let three share a multiprocessor of either.
 #pragma once
 
 #include "attention_step.cuh"

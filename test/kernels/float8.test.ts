@@ -194,7 +194,7 @@ test("it is no type of weights: refused when recorded, and by every library", ()
     "embed: weight f8e4m3 [4, 8] has a type of KV caches alone",
   );
   const out = recording.state("out", "f32", [tokens, 4]);
-  program.record("matmul", { out, x, weight0: weight });
+  program.record("matmul", { out, x, weight0: weight }, { activations: 0 });
   for (const { devices } of LEVELS) {
     const run = () => runWords(devices[0], program.finish().words, recording.memories(), [1]);
     expect(run).toThrow("weight is f8e4m3, a type of KV caches alone");

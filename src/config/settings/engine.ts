@@ -165,7 +165,8 @@ export const ENGINE_SETTINGS = {
     toml: ["paged_attn.cache_type"],
     type: { kind: "choice", choices: ["auto", "f16", "bf16", "f32", "f8e4m3"] },
     default: "auto",
-    description: "Element type of the KV cache; auto is f16",
+    description:
+      "Element type of the KV cache; auto is f16; f8e4m3, 8-bit floats without scales, takes half of its memory and is less exact",
     group: "KV cache",
     commands: [...LOADING, "tune"],
   },
