@@ -67,9 +67,11 @@ pub noinline fn loadTail(comptime kv: KvType, from: [*]const u8, count: usize) F
 pub inline fn widenRow(comptime kv: KvType, row: [*]const u8, dim: usize, out: [*]f32) void {
     var d: usize = 0;
     if (kv == .f8e4m3) {
-        // Most of the work is on halves, of which a register holds twice as many.
-        const Pair = @Vector(2 * lanes, u8);
-        while (d + 2 * lanes <= dim) : (d += 2 * lanes) out[d..][0 .. 2 * lanes].* = float8.widen(@as(Pair, row[d..][0 .. 2 * lanes].*));
+        // Much of the work is on halves, of which a register holds twice as many.
+        while (d + 2 * lanes <= dim) : (d += 2 * lanes) {
+            const both: [2]F = @bitCast(float8.widen(@as(@Vector(2 * lanes, u8), row[d..][0 .. 2 * lanes].*)));
+            inline for (both, 0..) |half, i| out[d + i * lanes ..][0..lanes].* = half;
+        }
     }
     while (d < dim) : (d += lanes) out[d..][0..lanes].* = load(kv, row, d, dim);
 }

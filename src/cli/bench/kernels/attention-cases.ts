@@ -5,7 +5,7 @@ import { multiples, numbers, wave } from "./fills.ts";
 import { F32_BYTES, type KernelCase, type ModelShape } from "./kernel-case.ts";
 
 const CONTEXTS = [512, 2048, 8192] as const;
-const CACHE_TYPES = ["f16", "bf16", "f32", "f8e4m3"] as const;
+export const CACHE_TYPES = ["f16", "bf16", "f32", "f8e4m3"] as const;
 /** Sequences of a step and the tokens that each brings. */
 const STEPS = [
   { sequences: 1, tokensEach: 1 },

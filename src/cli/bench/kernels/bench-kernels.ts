@@ -13,6 +13,7 @@ import { type Log, openLog } from "../../log.ts";
 import { activationsOn } from "../../runner-options.ts";
 import { formatBytes } from "../../units.ts";
 import { lastLevelCacheBytes, MachineLimits } from "../machine-limits.ts";
+import { CACHE_TYPES } from "./attention-cases.ts";
 import { type CasePlan, CaseProgram, copiesBeyond, type StreamedMemory } from "./case-program.ts";
 import { kernelCases, WEIGHT_TYPES } from "./cases.ts";
 import { anyWeights } from "./fills.ts";
@@ -188,7 +189,7 @@ function chosenCases({ kernelOps, kernelTypes, kernelShapes, kernelTokens }: Ker
   });
   const all = kernelCases(products);
   requireKnown("--op", kernelOps, new Set(all.map(({ op }) => op)));
-  requireKnown("--type", types, new Set<string>(WEIGHT_TYPES));
+  requireKnown("--type", types, new Set<string>([...WEIGHT_TYPES, ...CACHE_TYPES]));
   const chosen = all
     .filter(({ op }) => kernelOps === undefined || kernelOps.includes(op))
     .filter(({ dtype }) => types === undefined || types.includes(dtype))
