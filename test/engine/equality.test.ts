@@ -26,7 +26,6 @@ describe.each([
   ["qwen3", "f16"],
   ["gemma3", "f16"],
   ["llama3", "f8e4m3"],
-  ["qwen2-window", "f8e4m3"],
 ] as const)("a tiny %s with a cache of %s", (name, kvCacheType) => {
   let models: readonly MachineModel[] = [];
   const folder = temporaryFolder("equality");

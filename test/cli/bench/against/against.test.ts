@@ -131,6 +131,16 @@ test("an engine that is not known is refused with those that are, and so is what
   writeFileSync(other, "x");
   const wrong = await runCommand(["bench", "--against", "llama.cpp", "-f", other]);
   expect(wrong.stderr).toContain(`--against llama.cpp: it reads GGUF files, not ${other}`);
+  const narrow = await runCommand([
+    "bench",
+    "--against",
+    "llama.cpp",
+    "-f",
+    model,
+    "--pa-cache-type",
+    "f8e4m3",
+  ]);
+  expect(narrow.stderr).toContain("--against llama.cpp: it has no KV cache of f8e4m3; compare with");
 });
 
 test("without a network it says what it wanted and what to check", async () => {
