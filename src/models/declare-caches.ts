@@ -6,7 +6,6 @@ import type { ProgramBuilder } from "../graph/builder.ts";
 import type { LayerCache } from "../graph/record-attention.ts";
 import type { Tensor } from "../graph/tensor.ts";
 import type { ModelConfig } from "./config.ts";
-import { isPlain } from "./constants.ts";
 import type { StepLimits } from "./step.ts";
 import type { KvCacheType } from "./step-limits.ts";
 
@@ -34,7 +33,6 @@ export interface DeclaredCaches {
 
 export function declareCaches(program: ProgramBuilder, options: CacheOptions): DeclaredCaches {
   const { config, limits, kvCacheType, cacheLayout = "by layer" } = options;
-  if (!isPlain(kvCacheType)) throw new Error(`a KV cache of ${kvCacheType}`);
   const { keyValueHeads, headDim } = config;
   const shape = [limits.blockCount, keyValueHeads, limits.blockSize, headDim] as const;
   // A part is the keys or the values of one layer: of one block, or of all.
