@@ -23,6 +23,8 @@ export interface GpuReport {
   readonly conformance: Checked;
   readonly models: Checked;
   readonly realModel: Checked;
+  /** With --sanitize: by tool. Status 9 is that it found something, 127 that it is not there. */
+  readonly sanitizers?: Readonly<Record<string, { readonly status: number; readonly says: string }>>;
   readonly floors: Floors | { readonly skipped: string };
   readonly weights: Partial<Record<WeightType, ModelTimes | { readonly failed: string }>>;
   readonly torch: TorchTimes | { readonly skipped: string };
@@ -36,6 +38,7 @@ export function formatReport(report: GpuReport, shape: Shape): string {
     ["conformance", describe(report.conformance)],
     ["tiny models", describe(report.models)],
     ["real model", describe(report.realModel)],
+    ...Object.entries(report.sanitizers ?? {}).map(([tool, { status }]) => [tool, `status ${status}`]),
     [
       "floors",
       "skipped" in floors
