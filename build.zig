@@ -20,6 +20,7 @@ const Level = struct {
 
 const v2 = [_]std.Target.x86.Feature{ .cx16, .popcnt, .sahf, .sse4_2 };
 const v3 = v2 ++ [_]std.Target.x86.Feature{ .avx2, .bmi, .bmi2, .f16c, .fma, .lzcnt, .movbe };
+const v3_vnni = v3 ++ [_]std.Target.x86.Feature{.avxvnni};
 const v4 = v3 ++ [_]std.Target.x86.Feature{ .avx512f, .avx512bw, .avx512cd, .avx512dq, .avx512vl };
 const v4_vnni = v4 ++ [_]std.Target.x86.Feature{ .avx512vnni, .avx512vbmi };
 const v4_amx = v4_vnni ++ [_]std.Target.x86.Feature{ .amx_tile, .amx_int8 };
@@ -28,6 +29,7 @@ const v4_amx = v4_vnni ++ [_]std.Target.x86.Feature{ .amx_tile, .amx_int8 };
 const levels = [_]Level{
     .{ .name = "x86_64_v2", .arch = .x86_64, .x86 = &v2 },
     .{ .name = "x86_64_v3", .arch = .x86_64, .x86 = &v3 },
+    .{ .name = "x86_64_v3_vnni", .arch = .x86_64, .x86 = &v3_vnni },
     .{ .name = "x86_64_v4", .arch = .x86_64, .x86 = &v4 },
     .{ .name = "x86_64_v4_vnni", .arch = .x86_64, .x86 = &v4_vnni },
     .{ .name = "x86_64_v4_amx", .arch = .x86_64, .x86 = &v4_amx },

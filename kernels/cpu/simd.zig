@@ -17,6 +17,8 @@ fn hasX86(comptime feature: x86.Feature) bool {
 pub const has_avx512 = hasX86(.avx512f) and hasX86(.avx512bw);
 pub const has_avx2 = hasX86(.avx2);
 pub const has_vnni = has_avx512 and hasX86(.avx512vnni);
+/// The byte products in 256 bits, of processors without AVX-512.
+const has_avx_vnni = has_avx2 and !has_avx512 and hasX86(.avxvnni);
 pub const has_amx = hasX86(.amx_tile) and hasX86(.amx_int8);
 pub const has_dotprod = is_arm and aarch64.featureSetHas(builtin.cpu.features, .dotprod);
 
@@ -104,7 +106,7 @@ pub inline fn lookup(comptime table: [16]u8, indices: anytype) @TypeOf(indices) 
 }
 
 /// Largest unsigned value `dot` takes: the pairwise 16-bit sums of the multiply-add instructions saturate above.
-pub const dot_unsigned_max = if (has_vnni) 255 else 127;
+pub const dot_unsigned_max = if (has_vnni or has_avx_vnni) 255 else 127;
 
 /// `accumulator[lane] + sum over the lane's four bytes of u * s`; u at most `dot_unsigned_max`.
 pub inline fn dot(accumulator: I32, u: U8, s: I8) I32 {
@@ -118,6 +120,10 @@ pub inline fn dot(accumulator: I32, u: U8, s: I8) I32 {
         );
     }
     if (has_avx512) return accumulator + maddubs(64, u, s);
+    if (has_avx_vnni) return join(
+        dotVex(extract(accumulator, 0, 8), extract(u, 0, 32), extract(s, 0, 32)),
+        dotVex(extract(accumulator, 8, 8), extract(u, 32, 32), extract(s, 32, 32)),
+    );
     if (has_avx2) return accumulator + join(maddubs(32, extract(u, 0, 32), extract(s, 0, 32)), maddubs(32, extract(u, 32, 32), extract(s, 32, 32)));
     if (is_x86) {
         var parts: [4]@Vector(4, i32) = undefined;
@@ -128,6 +134,15 @@ pub inline fn dot(accumulator: I32, u: U8, s: I8) I32 {
     }
     if (has_dotprod) return sdot(accumulator, @bitCast(u), s);
     return dotWide(accumulator, @as(@Vector(64, i16), u), s);
+}
+
+inline fn dotVex(accumulator: @Vector(8, i32), u: @Vector(32, u8), s: @Vector(32, i8)) @Vector(8, i32) {
+    return asm ("{vex} vpdpbusd %[s], %[u], %[acc]"
+        : [acc] "=x" (-> @Vector(8, i32)),
+        : [u] "x" (u),
+          [s] "x" (s),
+          [_] "0" (accumulator),
+    );
 }
 
 /// The same for two signed operands, b at least -127.

@@ -9,6 +9,7 @@ import { readFileSync } from "node:fs";
 export const INSTRUCTION_SETS = [
   "x86_64_v2",
   "x86_64_v3",
+  "x86_64_v3_vnni",
   "x86_64_v4",
   "x86_64_v4_vnni",
   "x86_64_v4_amx",
@@ -18,21 +19,36 @@ export const INSTRUCTION_SETS = [
 
 export type InstructionSet = (typeof INSTRUCTION_SETS)[number];
 
-/** Flags as Linux names them in /proc/cpuinfo; each level needs those of the one before it too. */
-const X86_LEVELS: readonly (readonly [InstructionSet, readonly string[]])[] = [
-  ["x86_64_v2", ["cx16", "lahf_lm", "popcnt", "sse4_1", "sse4_2", "ssse3"]],
-  ["x86_64_v3", ["avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "movbe"]],
-  ["x86_64_v4", ["avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"]],
-  ["x86_64_v4_vnni", ["avx512_vnni", "avx512vbmi"]],
-  ["x86_64_v4_amx", ["amx_tile", "amx_int8"]],
+interface X86Level {
+  readonly name: InstructionSet;
+  /** The level that it adds to. */
+  readonly base: InstructionSet;
+  /** As Linux names them in /proc/cpuinfo. */
+  readonly flags: readonly string[];
+}
+
+/** From the least to the most demanding, but for v2, which every x86-64 is assumed to be. */
+const X86_LEVELS: readonly X86Level[] = [
+  {
+    name: "x86_64_v3",
+    base: "x86_64_v2",
+    flags: ["avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "movbe"],
+  },
+  { name: "x86_64_v3_vnni", base: "x86_64_v3", flags: ["avx_vnni"] },
+  {
+    name: "x86_64_v4",
+    base: "x86_64_v3",
+    flags: ["avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"],
+  },
+  { name: "x86_64_v4_vnni", base: "x86_64_v4", flags: ["avx512_vnni", "avx512vbmi"] },
+  { name: "x86_64_v4_amx", base: "x86_64_v4_vnni", flags: ["amx_tile", "amx_int8"] },
 ];
 
-/** The levels that a processor with these flags runs, best first. Every x86-64 is assumed to be a v2. */
+/** The levels that a processor with these flags runs, best first. */
 export function x86LevelsOf(flags: ReadonlySet<string>): InstructionSet[] {
   const levels: InstructionSet[] = ["x86_64_v2"];
-  for (const [level, needed] of X86_LEVELS.slice(1)) {
-    if (!needed.every((flag) => flags.has(flag))) break;
-    levels.unshift(level);
+  for (const { name, base, flags: needed } of X86_LEVELS) {
+    if (levels.includes(base) && needed.every((flag) => flags.has(flag))) levels.unshift(name);
   }
   return levels;
 }

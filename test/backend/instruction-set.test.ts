@@ -24,6 +24,12 @@ test("tiles come on top of everything else", () => {
   expect(levels(all.replace(" avx512_vnni", ""))[0]).toBe("x86_64_v4");
 });
 
+test("byte products in 256 bits are a level of their own, below all with 512", () => {
+  expect(levels(`${V3} avx_vnni`)).toEqual(["x86_64_v3_vnni", "x86_64_v3", "x86_64_v2"]);
+  expect(levels(`${V2} avx_vnni`)).toEqual(["x86_64_v2"]);
+  expect(levels(`${V4} avx_vnni`)).toEqual(["x86_64_v4", "x86_64_v3_vnni", "x86_64_v3", "x86_64_v2"]);
+});
+
 test("one missing feature rules out a level and every level above it", () => {
   expect(levels(V3.replace(" fma", ""))).toEqual(["x86_64_v2"]);
   expect(levels(`${V4.replace(" movbe", "")} avx512_vnni avx512vbmi`)).toEqual(["x86_64_v2"]);
