@@ -55,7 +55,9 @@ if (driver !== undefined) {
     const onCuda = await startServing(TINY, { environment: emulated });
     const log = onCuda.log();
     expect(onCpu.log()).toMatch(/compute +1 thread, /);
-    expect(log).toMatch(/compute +emulated device, rising order \(cuda:0\), sm_80, up to 512 tokens a step/);
+    expect(log).toMatch(
+      /compute +emulated device, rising order \(cuda:0\), products by its own kernels, sm_80, up to 512 tokens a step/,
+    );
     expect(log).toMatch(/weights +[\d.]+ .B, copied to the device/);
     expect(log).toMatch(/of which uploading the weights/);
     // Half a gigabyte stays free, and the steps have their part.
