@@ -1,7 +1,7 @@
 /** Where the time of a program's steps goes on the processor: what each stage worked and waited. */
 
-import { dlopen, FFIType, ptr } from "bun:ffi";
-import { MistralError } from "../errors.ts";
+import { FFIType, ptr } from "bun:ffi";
+import { furtherFunctions } from "./further-functions.ts";
 import { type CpuLibrary, check, cpuLibraryPath } from "./library.ts";
 
 /** What a stage does: whole rows through some ops, one op in units, or the end of an attention that was split. */
@@ -22,25 +22,21 @@ export interface StageTime {
 }
 
 const { i32, u64_fast, ptr: pointer } = FFIType;
-const SYMBOLS = {
+const functionsOf = furtherFunctions({
   mistral_cpu_profile: { args: [u64_fast], returns: i32 },
   mistral_cpu_profile_read: { args: [u64_fast, pointer, u64_fast], returns: u64_fast },
-} as const;
-
-type ProfileFunctions = ReturnType<typeof dlopen<typeof SYMBOLS>>["symbols"];
-
-const opened = new Map<string, ProfileFunctions>();
+} as const);
 /** Four 32-bit numbers and two 64-bit ones: `StageTime` in `kernels/cpu/profile.zig`. */
 const STAGE_BYTES = 32;
 
 /** Measures the stages of a program from now on, from zero. */
 export function startProfile(library: CpuLibrary, program: number): void {
-  check(library.functions, functionsOf(library).mistral_cpu_profile(program));
+  check(library.functions, functionsOf(cpuLibraryPath(library.instructionSet)).mistral_cpu_profile(program));
 }
 
 /** What was measured since the start. */
 export function readProfile(library: CpuLibrary, program: number): StageTime[] {
-  const { mistral_cpu_profile_read: read } = functionsOf(library);
+  const { mistral_cpu_profile_read: read } = functionsOf(cpuLibraryPath(library.instructionSet));
   const count = Number(read(program, null, 0));
   const bytes = new Uint8Array(count * STAGE_BYTES);
   if (count > 0) read(program, ptr(bytes), count);
@@ -56,19 +52,4 @@ export function readProfile(library: CpuLibrary, program: number): StageTime[] {
       waitSeconds: Number(view.getBigUint64(at + 24, true)) / 1e9,
     };
   });
-}
-
-function functionsOf({ instructionSet }: CpuLibrary): ProfileFunctions {
-  const path = cpuLibraryPath(instructionSet);
-  const known = opened.get(path);
-  if (known !== undefined) return known;
-  try {
-    const { symbols } = dlopen(path, SYMBOLS);
-    opened.set(path, symbols);
-    return symbols;
-  } catch (cause) {
-    throw new MistralError("backend", `${path} cannot profile: ${String(cause)}; run \`bun run build\``, {
-      cause,
-    });
-  }
 }

@@ -1,10 +1,8 @@
-/**
- * How the threads of a CPU device run: on which processors, and how patiently they wait. Looked up when it is first
- * used, so that a library of older sources still runs programs.
- */
+/** How the threads of a CPU device run: on which processors, and how patiently they wait. */
 
-import { dlopen, FFIType, ptr } from "bun:ffi";
+import { FFIType, ptr } from "bun:ffi";
 import { MistralError } from "../errors.ts";
+import { furtherFunctions } from "./further-functions.ts";
 import { type CpuLibrary, check, cpuLibraryPath } from "./library.ts";
 
 export interface CpuThreadOptions {
@@ -19,14 +17,10 @@ export interface CpuThreadOptions {
 }
 
 const { i32, u32, u64_fast, ptr: pointer } = FFIType;
-const SYMBOLS = {
+const functionsOf = furtherFunctions({
   mistral_cpu_pin: { args: [u64_fast, pointer, u64_fast], returns: i32 },
   mistral_cpu_spin: { args: [u64_fast, u32], returns: i32 },
-} as const;
-
-type CpuFunctions = ReturnType<typeof dlopen<typeof SYMBOLS>>["symbols"];
-
-const opened = new Map<string, CpuFunctions>();
+} as const);
 
 /** @throws MistralError `invalid_configuration` naming a processor that cannot be had, `backend` when the library is too old. */
 export function arrangeThreads(
@@ -36,11 +30,18 @@ export function arrangeThreads(
 ): void {
   if (processors !== undefined) {
     const list = checkedList(processors);
-    const status = functionsOf(library).mistral_cpu_pin(device, ptr(list), list.length);
+    const status = functionsOf(cpuLibraryPath(library.instructionSet)).mistral_cpu_pin(
+      device,
+      ptr(list),
+      list.length,
+    );
     explain(() => check(library.functions, status));
   }
   if (spinRounds !== undefined) {
-    check(library.functions, functionsOf(library).mistral_cpu_spin(device, spinRounds));
+    check(
+      library.functions,
+      functionsOf(cpuLibraryPath(library.instructionSet)).mistral_cpu_spin(device, spinRounds),
+    );
   }
 }
 
@@ -64,23 +65,4 @@ function refused(message: string): MistralError {
   return new MistralError("invalid_configuration", `${message} (CANDLE_CPU_MASK)`, {
     parameter: "processors",
   });
-}
-
-function functionsOf({ instructionSet }: CpuLibrary): CpuFunctions {
-  const path = cpuLibraryPath(instructionSet);
-  const known = opened.get(path);
-  if (known !== undefined) return known;
-  try {
-    const { symbols } = dlopen(path, SYMBOLS);
-    opened.set(path, symbols);
-    return symbols;
-  } catch (cause) {
-    throw new MistralError(
-      "backend",
-      `${path} is of older sources: ${String(cause)}; run \`bun run build\``,
-      {
-        cause,
-      },
-    );
-  }
 }

@@ -1,10 +1,7 @@
-/**
- * What the CUDA library can do beyond the functions that every backend has. Looked up when it is first used, so that
- * a library of older sources still runs programs.
- */
+/** What the CUDA library can do beyond the functions that every backend has. */
 
-import { dlopen, FFIType } from "bun:ffi";
-import { MistralError } from "../errors.ts";
+import { FFIType } from "bun:ffi";
+import { furtherFunctions } from "./further-functions.ts";
 import { cudaLibraryPath, openCudaLibrary } from "./library.ts";
 
 const { i32, u32, u64_fast, ptr: pointer } = FFIType;
@@ -21,23 +18,10 @@ const SYMBOLS = {
   mistral_cuda_graph_totals: { args: [u64_fast, pointer], returns: i32 },
 } as const;
 
-export type CudaFunctions = ReturnType<typeof dlopen<typeof SYMBOLS>>["symbols"];
-
-let opened: CudaFunctions | undefined;
+const functionsOf = furtherFunctions(SYMBOLS, "bun run build --all");
 
 /** @throws MistralError `backend` when the library is not built, or is too old. */
-export function cudaFunctions(): CudaFunctions {
-  if (opened !== undefined) return opened;
+export function cudaFunctions(): ReturnType<typeof functionsOf> {
   openCudaLibrary();
-  const path = cudaLibraryPath();
-  try {
-    opened = dlopen(path, SYMBOLS).symbols;
-  } catch (cause) {
-    throw new MistralError(
-      "backend",
-      `${path} is of older sources: ${String(cause)}; run \`bun run build --all\``,
-      { cause },
-    );
-  }
-  return opened;
+  return functionsOf(cudaLibraryPath());
 }

@@ -3,8 +3,8 @@
  * bounds that speeds are judged by. Not part of what runs programs, so it is looked up when it is first used.
  */
 
-import { dlopen, FFIType, ptr } from "bun:ffi";
-import { MistralError } from "../errors.ts";
+import { FFIType, ptr } from "bun:ffi";
+import { furtherFunctions } from "./further-functions.ts";
 import { check, cpuLibraryPath, openCpuLibrary } from "./library.ts";
 
 /** `kernels/cpu/measure.zig` has the same numbers. */
@@ -33,9 +33,9 @@ export interface MeasuredRate {
 }
 
 const { f64, i32, u32, u64_fast, ptr: pointer } = FFIType;
-const SYMBOLS = {
+const measuring = furtherFunctions({
   mistral_measure: { args: [u32, u32, u64_fast, f64, pointer], returns: i32 },
-} as const;
+} as const);
 
 /** Throws MistralError `backend` where the processor, or a library of older sources, cannot do it. */
 export function measureRate({
@@ -50,22 +50,4 @@ export function measureRate({
   const { mistral_measure } = measuring(cpuLibraryPath(library.instructionSet));
   check(library.functions, mistral_measure(threads, MEASUREMENTS[what], bytes, seconds, ptr(out)));
   return { best: out[0]!, median: out[1]! };
-}
-
-type Measuring = ReturnType<typeof dlopen<typeof SYMBOLS>>["symbols"];
-
-const opened = new Map<string, Measuring>();
-
-function measuring(path: string): Measuring {
-  const known = opened.get(path);
-  if (known !== undefined) return known;
-  try {
-    const { symbols } = dlopen(path, SYMBOLS);
-    opened.set(path, symbols);
-    return symbols;
-  } catch (cause) {
-    throw new MistralError("backend", `${path} cannot measure: ${String(cause)}; run \`bun run build\``, {
-      cause,
-    });
-  }
 }

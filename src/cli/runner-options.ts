@@ -50,8 +50,9 @@ export function runnerOptions(
 /** How exactly a device takes activations when the settings leave it to the device. */
 export function activationsOn(
   device: DeviceChoice["kind"],
-  { activations }: Pick<Settings, "activations">,
+  { activations, deterministic }: Pick<Settings, "activations" | "deterministic">,
 ): ActivationPrecision {
+  if (device === "cuda" && deterministic) return "precise";
   if (activations !== "auto") return activations;
   return device === "cuda" ? "fast" : "precise";
 }

@@ -56,7 +56,8 @@ export const OPS = {
    * scales of q4_0, q4_1 and q5_0 to 11 or 12 bits of the largest of 128 elements.
    * activations: 0 as said (`precise`); 1 (`fast`) lets a backend round x to what its units multiply fastest: the
    * CPU keeps the upper 8 of the 15 bits beside block-quantised weights, but for groups whose largest magnitude is
-   * above 8 times the root of their mean square; a GPU rounds x to 16-bit floats in products of many rows. Sums stay exact or in f32.
+   * above 8 times the root of their mean square; a GPU rounds x to 16-bit floats in products of many rows. Sums stay
+   * exact or in f32.
    * bias_i: f32 `[n_i]`. out may be residual.
    */
   matmul: {

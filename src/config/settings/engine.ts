@@ -55,7 +55,7 @@ export const ENGINE_SETTINGS = {
     type: { kind: "choice", choices: ["auto", "precise", "fast"] },
     default: "auto",
     description:
-      "How exactly matrix products take their inputs; precise: as 32-bit floats would; fast: mostly as 8-bit integers beside quantised weights on a processor, as 16-bit floats on a GPU; auto: precise on a processor, fast on a GPU",
+      "How exactly matrix products take their inputs; precise: as 32-bit floats would; fast: mostly as 8-bit integers beside quantised weights on a processor, as 16-bit floats on a GPU; auto: precise on a processor, fast on a GPU; with --deterministic a GPU is precise",
     group: "Engine",
     commands: COMPUTING,
   },
