@@ -3,14 +3,14 @@
 set -eu
 root=$(cd "$(dirname "$0")/../.." && pwd)
 cd "$root"
-if [ -f .gpu/bun.gz ] && [ ! -x .gpu/bun ]; then
-  gzip -dc .gpu/bun.gz > .gpu/bun.new
+if [ -f .gpu/bun.xz ] && [ ! -x .gpu/bun ]; then
+  xz -dc .gpu/bun.xz > .gpu/bun.new
   chmod +x .gpu/bun.new
   mv .gpu/bun.new .gpu/bun
 fi
-if [ -f .gpu/lib.tar.gz ] && [ ! -d .gpu/lib ]; then
+if [ -f .gpu/lib.tar.xz ] && [ ! -d .gpu/lib ]; then
   mkdir -p .gpu/lib.new
-  tar -xzf .gpu/lib.tar.gz -C .gpu/lib.new
+  tar -xJf .gpu/lib.tar.xz -C .gpu/lib.new
   mv .gpu/lib.new .gpu/lib
 fi
 if [ -x .gpu/bun ]; then bun=$root/.gpu/bun

@@ -22,9 +22,9 @@ if (!existsSync(join(LIBRARIES, "libmistral_cuda.so"))) {
 rmSync(FOLDER, { recursive: true, force: true });
 mkdirSync(FOLDER);
 const libraries = readdirSync(LIBRARIES).filter((name) => name.endsWith(".so"));
-must(["tar", "-czf", join(FOLDER, "lib.tar.gz"), ...libraries], LIBRARIES);
+must(["tar", "-cJf", join(FOLDER, "lib.tar.xz"), ...libraries], LIBRARIES);
 copyFileSync(process.execPath, join(FOLDER, "bun"));
-must(["gzip", "-9", join(FOLDER, "bun")]);
+must(["xz", "-6", "-T0", join(FOLDER, "bun")]);
 writeFileSync(join(FOLDER, "revision"), `${must(["git", "rev-parse", "HEAD"])}\n`);
 for (const name of readdirSync(FOLDER)) {
   console.log(`.gpu/${name}: ${(statSync(join(FOLDER, name)).size / 2 ** 20).toFixed(1)} MiB`);
