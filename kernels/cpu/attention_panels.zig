@@ -165,7 +165,10 @@ const Panel = struct {
     /// have there, and the tree of `math.sum` over those.
     fn weigh(panel: *const Panel, row: usize, end: usize) void {
         const tile = panel.tile;
-        const any = tile.seenByAny(panel.first + row, panel.first + end, panel.range);
+        // Keys that only rows of another register see are marked too, where the rows of one block of values lie in both.
+        const together = @max(lanes, block);
+        const begin = panel.first + row - row % together;
+        const any = tile.seenByAny(begin, @min(begin + together, panel.last), panel.range);
         if (any.empty()) return;
         const scores = panel.scratch.scores + row;
         const edges = Edges.of(panel, row, end);
