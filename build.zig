@@ -4,7 +4,8 @@
 //! The server picks one at load from what the processor has.
 //!
 //! `zig-out/lib/libmistral_cuda.so` with `-Dcuda=`: `auto` by nvcc when there is one, else by Zig's clang; `nvcc`,
-//! `clang`; `off` (the default). `-Demulator` adds the emulated driver that its tests run on.
+//! `clang`; `tested`, what the emulated device needs; `off` (the default). `-Demulator` adds the emulated driver that its
+//! tests run on.
 
 const std = @import("std");
 const cuda = @import("kernels/cuda/build.zig");
@@ -48,11 +49,11 @@ pub fn build(b: *std.Build) void {
         b.installArtifact(cpuLibrary(b, target, optimize, level));
         built = true;
     }
-    const choice = b.option(cuda.Choice, "cuda", "CUDA library: off (default), auto, nvcc or clang") orelse .off;
+    const choice = b.option(cuda.Choice, "cuda", "CUDA library: off (default), auto, nvcc, clang or tested") orelse .off;
     if (cuda.addLibrary(b, .{ .target = portable(b, target), .optimize = optimize, .choice = choice })) |library| b.installArtifact(library);
     if (b.option(bool, "emulator", "the emulated CUDA driver, for tests (default: no)") orelse false)
         b.installArtifact(cuda.addEmulator(b, target));
-    cuda.addPtx(b, b.step("ptx", "compile the CUDA kernels to PTX by Zig's clang, for their resource budget"));
+    cuda.addPtx(b, choice, b.step("ptx", "compile the CUDA kernels to PTX by Zig's clang, for their resource budget"));
     b.step("test-emulator", "run the tests of the emulated CUDA device").dependOn(&cuda.addEmulatorTest(b, target).step);
     if (!built and choice == .off and !std.mem.eql(u8, wanted, "none")) @panic("no instruction-set level of this architecture is named by -Dlevels");
 }

@@ -18,11 +18,14 @@ const headers = [_][]const u8{
 
 const emulator_headers = [_][]const u8{ "block.h", "fibers.h", "grid.h", "hardware.h", "memory.h", "stream.h" };
 
-pub const Choice = enum { off, auto, nvcc, clang };
+/// `tested` is for machines without a GPU: clang's kernels for the emulated device, the others only checked.
+pub const Choice = enum { off, auto, nvcc, clang, tested };
 
 /// Capabilities that clang makes PTX for. The driver compiles the best that is not above the device's: 75 has no
 /// asynchronous copies and no bfloat16 products, 80 has both.
 const clang_capabilities = [_]u32{ 75, 80, 90 };
+/// What the emulated device says it has.
+const emulated_capability: u32 = 80;
 /// Machine code of nvcc; it adds PTX of the first and of the last for devices between and after.
 const nvcc_capabilities = [_]u32{ 80, 86, 89, 90 };
 const nvcc_ptx_capability: u32 = 75;
@@ -45,9 +48,9 @@ pub const Options = struct {
 /// The host library with its kernels; null when the choice or the target leaves CUDA out.
 pub fn addLibrary(b: *std.Build, options: Options) ?*std.Build.Step.Compile {
     if (options.choice == .off or options.target.result.os.tag != .linux) return null;
-    const nvcc = if (options.choice == .clang) null else findNvcc(b);
+    const nvcc = if (options.choice == .clang or options.choice == .tested) null else findNvcc(b);
     if (options.choice == .nvcc and nvcc == null) fail("-Dcuda=nvcc, but there is no nvcc on PATH and none in CUDA_HOME", .{});
-    const images = if (nvcc) |path| nvccImages(b, path) else clangImages(b);
+    const images = if (nvcc) |path| nvccImages(b, path) else clangImages(b, options.choice);
 
     const module = b.createModule(.{
         .root_source_file = b.path("kernels/cuda.zig"),
@@ -63,7 +66,9 @@ pub fn addLibrary(b: *std.Build, options: Options) ?*std.Build.Step.Compile {
         .optimize = options.optimize,
     });
     module.addImport("cuda_parameters", parameters.createModule());
-    return b.addLibrary(.{ .name = "mistral_cuda", .linkage = .dynamic, .root_module = module });
+    const library = b.addLibrary(.{ .name = "mistral_cuda", .linkage = .dynamic, .root_module = module });
+    if (options.choice == .tested) addChecks(b, &library.step);
+    return library;
 }
 
 const emulator_flags = [_][]const u8{
@@ -155,28 +160,47 @@ fn addInputs(b: *std.Build, run: *std.Build.Step.Run) void {
     for (headers) |header| run.addFileInput(b.path(b.fmt("kernels/cuda/{s}", .{header})));
 }
 
-fn clangImages(b: *std.Build) []const Image {
+fn clangImages(b: *std.Build, choice: Choice) []const Image {
+    const capabilities: []const u32 = if (choice == .tested) &.{emulated_capability} else &clang_capabilities;
     var images: std.ArrayList(Image) = .empty;
     for (families, 0..) |family, index| {
-        for (clang_capabilities) |capability| {
-            const run = b.addSystemCommand(&.{ b.graph.zig_exe, "clang" });
-            run.setName(b.fmt("clang {s} sm_{d}", .{ family, capability }));
-            run.addArgs(&.{ "-x", "cuda", "--cuda-device-only", "-nocudainc", "-nocudalib", "-nostdinc", "-nostdinc++" });
-            // No toolkit that happens to be installed takes part.
-            run.addArgs(&.{ "--cuda-path=/nonexistent", ptx_feature, b.fmt("--cuda-gpu-arch=sm_{d}", .{capability}) });
-            run.addArgs(&.{ "-std=c++17", "-O3", "-Wall", "-Wextra", "-Werror", "-S", "-o" });
-            const file = run.addOutputFileArg(b.fmt("{s}.sm_{d}.ptx", .{ family, capability }));
-            run.addFileArg(b.path(b.fmt("kernels/cuda/{s}.cu", .{family})));
-            addInputs(b, run);
+        for (capabilities) |capability| {
+            const file = clangPtx(b, family, capability, "-O3").file;
             images.append(b.allocator, .{ .family = index, .capability = capability, .file = file }) catch @panic("out of memory");
         }
     }
     return images.items;
 }
 
-/// Installs the PTX that clang makes, as `<prefix>/ptx/<family>.sm_<capability>.ptx`, for `budget.ts`.
-pub fn addPtx(b: *std.Build, step: *std.Build.Step) void {
-    for (clangImages(b)) |image| {
+/// Compiles for the devices that a tested library has no kernels for. Most of a compilation's time is optimisation;
+/// without it every template and every instruction is still made.
+fn addChecks(b: *std.Build, step: *std.Build.Step) void {
+    for (families) |family| {
+        for (clang_capabilities) |capability| {
+            if (capability == emulated_capability) continue;
+            step.dependOn(&clangPtx(b, family, capability, "-O0").run.step);
+        }
+    }
+}
+
+const Ptx = struct { run: *std.Build.Step.Run, file: std.Build.LazyPath };
+
+fn clangPtx(b: *std.Build, family: []const u8, capability: u32, optimisation: []const u8) Ptx {
+    const run = b.addSystemCommand(&.{ b.graph.zig_exe, "clang" });
+    run.setName(b.fmt("clang {s} sm_{d}", .{ family, capability }));
+    run.addArgs(&.{ "-x", "cuda", "--cuda-device-only", "-nocudainc", "-nocudalib", "-nostdinc", "-nostdinc++" });
+    // No toolkit that happens to be installed takes part.
+    run.addArgs(&.{ "--cuda-path=/nonexistent", ptx_feature, b.fmt("--cuda-gpu-arch=sm_{d}", .{capability}) });
+    run.addArgs(&.{ "-std=c++17", optimisation, "-Wall", "-Wextra", "-Werror", "-S", "-o" });
+    const file = run.addOutputFileArg(b.fmt("{s}.sm_{d}.ptx", .{ family, capability }));
+    run.addFileArg(b.path(b.fmt("kernels/cuda/{s}.cu", .{family})));
+    addInputs(b, run);
+    return .{ .run = run, .file = file };
+}
+
+/// Installs the PTX that clang makes, as `<prefix>/ptx/<family>.sm_<capability>.ptx`, for the budget's check.
+pub fn addPtx(b: *std.Build, choice: Choice, step: *std.Build.Step) void {
+    for (clangImages(b, choice)) |image| {
         const name = b.fmt("{s}.sm_{d}.ptx", .{ families[image.family], image.capability });
         step.dependOn(&b.addInstallFileWithDir(image.file, .{ .custom = "ptx" }, name).step);
     }

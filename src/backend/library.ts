@@ -7,6 +7,7 @@ import { dlopen, FFIType, ptr } from "bun:ffi";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { MistralError } from "../errors.ts";
+import { EMULATED_DRIVER } from "./cuda-driver.ts";
 import { INSTRUCTION_SETS, type InstructionSet, supportedInstructionSets } from "./instruction-set.ts";
 
 const { i32, u32, u64_fast, ptr: pointer } = FFIType;
@@ -95,7 +96,7 @@ export function isCudaBuilt(): boolean {
 
 /** The driver that runs CUDA kernels on the processor, for tests; undefined when it is not built. */
 export function emulatedCudaDriver(): string | undefined {
-  const path = join(LIBRARY_FOLDER, "libmistral_cuda_emulated.so");
+  const path = join(LIBRARY_FOLDER, EMULATED_DRIVER);
   return existsSync(path) ? path : undefined;
 }
 

@@ -6,7 +6,7 @@
 
 import { dirname, join } from "node:path";
 import { dependenciesCurrent, installDependencies } from "./setup/dependencies.ts";
-import { buildKernels, type KernelLevels, kernelsCurrent } from "./setup/kernels.ts";
+import { buildKernels, type KernelSet, kernelsCurrent } from "./setup/kernels.ts";
 import { withLock } from "./setup/lock.ts";
 import type { SetupOutput } from "./setup/report.ts";
 
@@ -24,19 +24,19 @@ export interface SetupResult {
  * with what to do about it.
  */
 export async function setup(
-  levels: KernelLevels,
+  kernels: KernelSet,
   output: SetupOutput = process.stderr,
   root: string = PROJECT_ROOT,
 ): Promise<SetupResult> {
-  if (dependenciesCurrent(root) && kernelsCurrent(root, levels)) return { installed: false, built: false };
+  if (dependenciesCurrent(root) && kernelsCurrent(root, kernels)) return { installed: false, built: false };
   const lock = join(root, "zig-out", ".setup-lock");
   const onWait = () =>
     output.write("setup  another process is at it in this checkout; waiting for it to finish\n");
   return withLock(lock, onWait, async () => {
     const installed = !dependenciesCurrent(root);
     if (installed) await installDependencies(root, output);
-    const built = !kernelsCurrent(root, levels);
-    if (built) await buildKernels(root, levels, output);
+    const built = !kernelsCurrent(root, kernels);
+    if (built) await buildKernels(root, kernels, output);
     return { installed, built };
   });
 }

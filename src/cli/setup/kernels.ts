@@ -1,8 +1,9 @@
 /**
  * Builds the kernel libraries with Zig when their sources changed. The first start builds only the
  * instruction-set level of this machine, and the CUDA library where there is a CUDA driver; `build --all` builds
- * every level, and CUDA wherever it can exist. A stamp beside the libraries holds the hash of everything they were
- * built from, so a second start only hashes the sources.
+ * every level, and CUDA wherever it can exist; the tests need every level and a CUDA device, if only the emulated one.
+ * A stamp beside the libraries holds the hash of everything they were built from, so a second start only hashes the
+ * sources.
  */
 
 import {
@@ -16,15 +17,18 @@ import {
   writeFileSync,
 } from "node:fs";
 import { join, relative } from "node:path";
-import { hasCudaDriver } from "../../backend/cuda-driver.ts";
+import { EMULATED_DRIVER, hasCudaDriver, isCudaEmulated } from "../../backend/cuda-driver.ts";
 import { supportedInstructionSets } from "../../backend/instruction-set.ts";
 import { MistralError } from "../../errors.ts";
 import { formatBytes } from "../units.ts";
 import { type SetupOutput, SetupStep } from "./report.ts";
 import { runTool } from "./tool.ts";
 
-/** The best level of this processor, or every level of its architecture. */
-export type KernelLevels = "native" | "all";
+/** The best level of this processor; every level of its architecture; these, and what the tests run on. */
+export type KernelSet = "native" | "all" | "tested";
+
+/** The devices that a CUDA library has kernels for. */
+type CudaDevices = "emulated" | "every";
 
 interface KernelStamp {
   /** Hash of what the CPU libraries were built from. */
@@ -33,6 +37,7 @@ interface KernelStamp {
   readonly levels: string;
   /** Hash of what the CUDA library was built from besides; null when it was not built. */
   readonly cudaSources: string | null;
+  readonly cudaDevices: CudaDevices | null;
   readonly libraries: readonly string[];
 }
 
@@ -45,8 +50,8 @@ const CUDA_SOURCES = ["kernels/cuda", "kernels/cuda.zig"];
 /** What else decides how the CUDA kernels come out (`kernels/cuda/build.zig`). */
 const CUDA_VARIABLES = ["CUDA_HOME", "NVCC_CCBIN", "CUDA_NVCC_FLAGS", "CUDA_COMPUTE_CAP"];
 
-/** Whether libraries for these levels exist and were built from the present sources. */
-export function kernelsCurrent(root: string, levels: KernelLevels): boolean {
+/** Whether these libraries exist and were built from the present sources. */
+export function kernelsCurrent(root: string, set: KernelSet): boolean {
   const libraries = join(root, "zig-out", "lib");
   let stamp: KernelStamp;
   try {
@@ -54,32 +59,36 @@ export function kernelsCurrent(root: string, levels: KernelLevels): boolean {
   } catch {
     return false;
   }
-  if (stamp.levels !== "all" && stamp.levels !== levelsToBuild(levels)) return false;
-  if (wantsCuda(levels) && stamp.cudaSources !== hashCudaSources(root)) return false;
+  if (stamp.levels !== "all" && stamp.levels !== levelsToBuild(set)) return false;
+  const devices = cudaToBuild(set);
+  if (devices !== null && stamp.cudaSources !== hashCudaSources(root)) return false;
+  if (devices === "every" && stamp.cudaDevices !== "every") return false;
+  if (wantsEmulator(set) && !stamp.libraries.includes(EMULATED_DRIVER)) return false;
   if (!stamp.libraries.every((library) => existsSync(join(libraries, library)))) return false;
   return stamp.sources === hashSources(root);
 }
 
 /** Builds the libraries. Throws MistralError("backend") with the compiler's words and what to do. */
-export async function buildKernels(root: string, levels: KernelLevels, output: SetupOutput): Promise<void> {
+export async function buildKernels(root: string, set: KernelSet, output: SetupOutput): Promise<void> {
   const zig = zigExecutable(root);
   const sources = hashSources(root);
-  const cudaSources = wantsCuda(levels) ? hashCudaSources(root) : null;
-  const wanted = levelsToBuild(levels);
-  const cuda = cudaSources !== null;
+  const cudaDevices = cudaToBuild(set);
+  const cudaSources = cudaDevices === null ? null : hashCudaSources(root);
+  const wanted = levelsToBuild(set);
   // Of this process alone: a compiler that outlives an interrupted set-up must not write among our files.
   const prefix = join(root, "zig-out", `.new-${process.pid}`);
   removeAbandonedBuilds(root);
   const step = new SetupStep(
     output,
     "kernels",
-    `compiling ${wanted === "all" ? "every instruction-set level" : wanted}${cuda ? " and CUDA" : ""} with Zig ${zigVersion(root)}`,
+    `compiling ${wanted === "all" ? "every instruction-set level" : wanted}${cudaWords(set)} with Zig ${zigVersion(root)}`,
     () => (wanted === "all" ? `${listLibraries(join(prefix, "lib")).length} libraries ready` : "compiling"),
   );
   const options = [
     "--release",
     ...(wanted === "all" ? [] : [`-Dlevels=${wanted}`]),
-    ...(cuda ? ["-Dcuda=auto"] : []),
+    ...(cudaDevices === null ? [] : [`-Dcuda=${cudaDevices === "every" ? "auto" : "tested"}`]),
+    ...(wantsEmulator(set) ? ["-Demulator"] : []),
   ];
   const command = [zig, "build", ...options, "--prefix", prefix, "--color", "off"];
   const { status, stdout, stderr } = await runTool(command, root);
@@ -90,7 +99,7 @@ export async function buildKernels(root: string, levels: KernelLevels, output: S
   }
   const bytes = built.reduce((sum, library) => sum + statSync(join(prefix, "lib", library)).size, 0);
   step.done(`${built.map(levelOfLibrary).join(", ")}: ${formatBytes(bytes)}`);
-  replaceLibraries(root, prefix, { sources, levels: wanted, cudaSources, libraries: built });
+  replaceLibraries(root, prefix, { sources, levels: wanted, cudaSources, cudaDevices, libraries: built });
 }
 
 /** SHA-256 over names and contents of everything the CPU libraries depend on, the compiler's version included. */
@@ -202,12 +211,24 @@ function levelOfLibrary(library: string): string {
   return library.replace(/^(lib)?mistral_/, "").replace(/\.(so|dylib|dll)$/, "");
 }
 
-/** Compiling for a device that is not there would only make a first start slower. */
-function wantsCuda(levels: KernelLevels): boolean {
-  return levels === "all" ? process.platform === "linux" : hasCudaDriver();
+/** Compiling for a device that is not there would only make a first start, or the tests, slower. */
+function cudaToBuild(set: KernelSet): CudaDevices | null {
+  if (process.platform !== "linux") return null;
+  if (set === "all") return "every";
+  if (hasCudaDriver()) return isCudaEmulated() ? "emulated" : "every";
+  return set === "tested" ? "emulated" : null;
+}
+
+function wantsEmulator(set: KernelSet): boolean {
+  return set === "tested" && process.platform === "linux";
+}
+
+function cudaWords(set: KernelSet): string {
+  if (cudaToBuild(set) === null) return "";
+  return wantsEmulator(set) ? ", CUDA and its emulated device" : " and CUDA";
 }
 
 /** The level to name to the build, or "all"; a machine without kernels builds all and is told so at load. */
-function levelsToBuild(levels: KernelLevels): string {
-  return levels === "all" ? "all" : (supportedInstructionSets()[0] ?? "all");
+function levelsToBuild(set: KernelSet): string {
+  return set === "native" ? (supportedInstructionSets()[0] ?? "all") : "all";
 }

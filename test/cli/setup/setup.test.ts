@@ -10,6 +10,7 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join, resolve } from "node:path";
+import { hasCudaDriver } from "../../../src/backend/cuda-driver.ts";
 import { supportedInstructionSets } from "../../../src/backend/instruction-set.ts";
 import { dependenciesCurrent, installDependencies } from "../../../src/cli/setup/dependencies.ts";
 import { buildKernels, kernelsCurrent } from "../../../src/cli/setup/kernels.ts";
@@ -23,11 +24,17 @@ const BUILD_ZIG = `
 const std = @import("std");
 pub fn build(b: *std.Build) void {
     const levels = b.option([]const u8, "levels", "");
-    _ = b.option([]const u8, "cuda", "");
+    const cuda = b.option([]const u8, "cuda", "");
+    const emulator = b.option(bool, "emulator", "") orelse false;
     const optimize = b.standardOptimizeOption(.{ .preferred_optimize_mode = .ReleaseFast });
     const names: []const []const u8 = if (levels) |level| &.{level} else &.{ "x86_64_v2", "other" };
-    for (names) |name| b.installArtifact(b.addLibrary(.{
-        .name = b.fmt("mistral_cpu.{s}", .{name}),
+    for (names) |name| add(b, optimize, b.fmt("cpu.{s}", .{name}));
+    if (cuda) |devices| add(b, optimize, b.fmt("cuda.{s}", .{devices}));
+    if (emulator) add(b, optimize, "cuda_emulated");
+}
+fn add(b: *std.Build, optimize: std.builtin.OptimizeMode, name: []const u8) void {
+    b.installArtifact(b.addLibrary(.{
+        .name = b.fmt("mistral_{s}", .{name}),
         .linkage = .dynamic,
         .root_module = b.createModule(.{
             .root_source_file = b.path("kernels/cpu.zig"),
@@ -37,6 +44,9 @@ pub fn build(b: *std.Build) void {
     }));
 }
 `;
+
+const IS_LINUX = process.platform === "linux";
+const EVERY_CUDA = IS_LINUX ? ["cuda.auto"] : [];
 
 let root = "";
 let output: { text: string; write(text: string): void };
@@ -51,7 +61,7 @@ function writeKernel(answer: string): void {
 function libraries(): string[] {
   return readdirSync(join(root, "zig-out", "lib"))
     .filter((name) => name.includes("mistral_"))
-    .map((name) => /mistral_cpu\.(\w+)\./.exec(name)![1]!)
+    .map((name) => /mistral_(.+)\.\w+$/.exec(name)![1]!)
     .sort();
 }
 
@@ -77,7 +87,7 @@ describe("kernels", () => {
     expect(kernelsCurrent(root, "native")).toBe(false);
     await buildKernels(root, "native", output);
     expect(kernelsCurrent(root, "native")).toBe(true);
-    expect(libraries()).toEqual([NATIVE]);
+    expect(libraries()).toEqual([`cpu.${NATIVE}`]);
     expect(output.text).toMatch(new RegExp(`kernels +cpu\\.${NATIVE}: [\\d.]+ [kM]?B in [\\d.]+ m?s\n$`));
 
     writeKernel("2");
@@ -89,13 +99,29 @@ describe("kernels", () => {
     await buildKernels(root, "native", output);
     expect(kernelsCurrent(root, "all")).toBe(false);
     await buildKernels(root, "all", output);
-    expect(libraries()).toEqual(["other", "x86_64_v2"]);
+    expect(libraries()).toEqual(["cpu.other", "cpu.x86_64_v2", ...EVERY_CUDA]);
     expect(kernelsCurrent(root, "all")).toBe(true);
     expect(kernelsCurrent(root, "native")).toBe(true);
     // Libraries of older sources do not stay beside newer ones.
     writeKernel("4");
     await buildKernels(root, "native", output);
-    expect(libraries()).toEqual([NATIVE]);
+    expect(libraries()).toEqual([`cpu.${NATIVE}`]);
+  }, 60_000);
+
+  test("for the tests are every level and the emulated device, which a real one is not content with", async () => {
+    writeKernel("5");
+    await buildKernels(root, "tested", output);
+    const cuda = hasCudaDriver() ? "cuda.auto" : "cuda.tested";
+    const emulated = IS_LINUX ? [cuda, "cuda_emulated"] : [];
+    expect(libraries()).toEqual(["cpu.other", "cpu.x86_64_v2", ...emulated]);
+    expect(kernelsCurrent(root, "tested")).toBe(true);
+    expect(kernelsCurrent(root, "native")).toBe(true);
+    expect(kernelsCurrent(root, "all")).toBe(!IS_LINUX || hasCudaDriver());
+    await buildKernels(root, "all", output);
+    expect(libraries()).toEqual(["cpu.other", "cpu.x86_64_v2", ...EVERY_CUDA]);
+    expect(kernelsCurrent(root, "all")).toBe(true);
+    // The emulated device went with the others.
+    expect(kernelsCurrent(root, "tested")).toBe(!IS_LINUX);
   }, 60_000);
 
   test("that lost a library are built again", async () => {
@@ -106,7 +132,7 @@ describe("kernels", () => {
     }
     expect(kernelsCurrent(root, "native")).toBe(false);
     await buildKernels(root, "native", output);
-    expect(libraries()).toEqual([NATIVE]);
+    expect(libraries()).toEqual([`cpu.${NATIVE}`]);
   }, 60_000);
 
   test("that do not compile end in the compiler's words and advice, and are not taken for built", async () => {
@@ -119,7 +145,7 @@ describe("kernels", () => {
     expect(message).toContain("delete .zig-cache");
     expect(message).not.toContain("Build Summary");
     // The libraries that worked stay until there are new ones.
-    expect(libraries()).toEqual([NATIVE]);
+    expect(libraries()).toEqual([`cpu.${NATIVE}`]);
     expect(kernelsCurrent(root, "native")).toBe(false);
   }, 60_000);
 });
