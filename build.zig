@@ -36,6 +36,7 @@ const levels = [_]Level{
     .{ .name = "x86_64_v4_amx", .arch = .x86_64, .x86 = &v4_amx },
     .{ .name = "arm64", .arch = .aarch64 },
     .{ .name = "arm64_dotprod", .arch = .aarch64, .arm = &.{.dotprod} },
+    .{ .name = "arm64_i8mm", .arch = .aarch64, .arm = &.{ .dotprod, .i8mm } },
 };
 
 pub fn build(b: *std.Build) void {

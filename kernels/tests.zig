@@ -10,5 +10,6 @@ test {
     _ = @import("cpu/attention_shuffle.zig");
     _ = @import("cpu/attention_softmax.zig");
     _ = @import("cpu/pack_test.zig");
+    _ = @import("cpu/matmul_mmla_test.zig");
     _ = @import("cpu/sample_test.zig");
 }

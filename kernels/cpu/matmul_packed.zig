@@ -6,6 +6,7 @@ const amx = @import("matmul_amx.zig");
 const layouts = @import("packed.zig");
 const math = @import("math.zig");
 const matmul = @import("matmul.zig");
+const mmla = @import("matmul_mmla.zig");
 const ops = @import("../abi/ops.gen.zig");
 const simd = @import("simd.zig");
 
@@ -56,6 +57,7 @@ fn residentTokens(a: *const matmul.Arguments) usize {
 
 pub fn runTile(comptime l: Layout, a: *const matmul.Arguments, segment: *const matmul.Segment, panel: [*]const u8, row: usize, token: usize) void {
     const size = a.x_groups.tileSize(token);
+    if (simd.has_i8mm and size >= mmla.tokens_min) return mmla.runTile(l, a, segment, panel, row, token);
     var done: usize = 0;
     while (done < size) : (done += register_tokens) {
         switch (@min(register_tokens, size - done)) {

@@ -11,12 +11,12 @@ const Layout = layouts.Layout;
 const panel_rows = layouts.panel_rows;
 const expectEqual = std.testing.expectEqual;
 
-const dtypes = [_]ops.DType{ .q4_0, .q4_1, .q5_0, .q5_1, .q8_0, .q2_k, .q3_k, .q4_k, .q5_k, .q6_k, .iq4_nl, .mxfp4 };
+pub const dtypes = [_]ops.DType{ .q4_0, .q4_1, .q5_0, .q5_1, .q8_0, .q2_k, .q3_k, .q4_k, .q5_k, .q6_k, .iq4_nl, .mxfp4 };
 
 /// Scales at the edges: zeros, the smallest and the largest, just past a power of two, infinity, not a number.
 const edges = [_]u16{ 0, 0x8000, 0x0001, 0x8001, 0x7bff, 0xfbff, 0x3c00, 0x3bff, 0x37ff, 0x7c00, 0xfe01 };
 
-fn Matrix(comptime dtype: ops.DType) type {
+pub fn Matrix(comptime dtype: ops.DType) type {
     return struct {
         const l = Layout.of(dtype);
         const F = formats.Format(dtype);
@@ -28,7 +28,7 @@ fn Matrix(comptime dtype: ops.DType) type {
         rows: usize,
         k: usize,
 
-        fn create(random: std.Random, rows: usize, k: usize, at_edges: bool) !@This() {
+        pub fn create(random: std.Random, rows: usize, k: usize, at_edges: bool) !@This() {
             const bytes = try std.testing.allocator.alloc(u8, rows * k / block_elements * block_bytes);
             random.bytes(bytes);
             var block: usize = 0;

@@ -21,6 +21,7 @@ pub const has_vnni = has_avx512 and hasX86(.avx512vnni);
 const has_avx_vnni = has_avx2 and !has_avx512 and hasX86(.avxvnni);
 pub const has_amx = hasX86(.amx_tile) and hasX86(.amx_int8);
 pub const has_dotprod = is_arm and aarch64.featureSetHas(builtin.cpu.features, .dotprod);
+pub const has_i8mm = is_arm and aarch64.featureSetHas(builtin.cpu.features, .i8mm);
 
 /// Elements of a group, and its lanes.
 pub const group_elements = 64;
@@ -195,6 +196,25 @@ inline fn sdot(accumulator: I32, a: I8, b: I8) I32 {
         );
     }
     return @bitCast(parts);
+}
+
+/// `accumulator[2 i + j] + sum over k of a[8 i + k] * b[8 j + k]`: two rows of eight times two rows of eight.
+pub inline fn matrixProduct(accumulator: @Vector(4, i32), a: @Vector(16, i8), b: @Vector(16, i8)) @Vector(4, i32) {
+    if (has_i8mm) {
+        return asm ("smmla %[acc].4s, %[a].16b, %[b].16b"
+            : [acc] "=w" (-> @Vector(4, i32)),
+            : [_] "0" (accumulator),
+              [a] "w" (a),
+              [b] "w" (b),
+        );
+    }
+    var sums: [4]i32 = accumulator;
+    const rows: [2]@Vector(8, i8) = @bitCast(a);
+    const others: [2]@Vector(8, i8) = @bitCast(b);
+    for (&sums, 0..) |*sum, at| {
+        sum.* +%= @reduce(.Add, @as(@Vector(8, i32), rows[at / 2]) * @as(@Vector(8, i32), others[at % 2]));
+    }
+    return sums;
 }
 
 /// The portable form: widen to 16 bits, multiply, add each lane's four products.

@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { supportedInstructionSets, x86LevelsOf } from "../../src/backend/instruction-set.ts";
+import { armLevelsOf, supportedInstructionSets, x86LevelsOf } from "../../src/backend/instruction-set.ts";
 
 const V2 = "cx16 lahf_lm popcnt sse4_1 sse4_2 ssse3";
 const V3 = `${V2} avx avx2 bmi1 bmi2 f16c fma abm movbe`;
@@ -34,6 +34,14 @@ test("one missing feature rules out a level and every level above it", () => {
   expect(levels(V3.replace(" fma", ""))).toEqual(["x86_64_v2"]);
   expect(levels(`${V4.replace(" movbe", "")} avx512_vnni avx512vbmi`)).toEqual(["x86_64_v2"]);
   expect(levels(`${V3} avx512_vnni avx512vbmi`)).toEqual(["x86_64_v3", "x86_64_v2"]);
+});
+
+test("an aarch64 processor may have the dot products, and the matrix instructions beside them", () => {
+  const armLevels = (flags: string) => armLevelsOf(new Set(flags.split(" ")));
+  expect(armLevels("fp asimd")).toEqual(["arm64"]);
+  expect(armLevels("fp asimd asimddp bf16")).toEqual(["arm64_dotprod", "arm64"]);
+  expect(armLevels("fp asimd asimddp i8mm")).toEqual(["arm64_i8mm", "arm64_dotprod", "arm64"]);
+  expect(armLevels("fp asimd i8mm")).toEqual(["arm64"]);
 });
 
 test("this machine has at least one level", () => {
