@@ -10,8 +10,8 @@ const status = @import("abi/status.zig");
 const Buffer = @import("cpu/memory.zig").Buffer;
 const StageTime = @import("cpu/profile.zig").StageTime;
 const Executor = @import("cpu/executor.zig").Executor;
-const amx = @import("cpu/matmul_amx.zig");
 const pool = @import("cpu/pool.zig");
+const tiles = @import("cpu/tiles.zig");
 
 const Status = status.Status;
 const allocator = std.heap.c_allocator;
@@ -54,7 +54,7 @@ export fn mistral_device_open(options: *const interface.DeviceOptions, out: *?*D
         return report(status.fail(error.InvalidArgument, "CPU device {d} does not exist; 0 does", .{options.index}));
     if (threads == 0 or threads > pool.threads_max)
         return report(status.fail(error.InvalidArgument, "{d} threads; 1 to {d} are possible", .{ threads, pool.threads_max }));
-    amx.askPermission();
+    tiles.askPermission();
     const device = allocator.create(Device) catch |failure| return report(failure);
     device.pool.open(threads) catch |failure| {
         allocator.destroy(device);

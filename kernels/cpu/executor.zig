@@ -26,7 +26,7 @@ const Leading = lower.Leading;
 const Stage = struct {
     kind: Kind,
     first_op: u32,
-    /// The ops of a row stage; a matrix product among them stands for the quantisation of its x.
+    /// The ops of a row stage; a matrix product among them stands for the forms its x is brought into.
     ops: []const u32,
     leading: Leading,
     units: Units,
@@ -76,8 +76,8 @@ pub const Executor = struct {
     failed: std.atomic.Value(bool) = .init(false),
     failure: Failure = undefined,
 
-    /// Lowers an encoded program. The buffers must outlive the executor. With `repack`, block-quantised weights
-    /// are copied into panels and the pages of the originals are given back to the system.
+    /// Lowers an encoded program. The buffers must outlive the executor. With `repack`, weights that have a
+    /// faster layout are copied into it and the pages of the originals are given back to the system.
     pub fn create(pool: *Pool, words: []const u32, buffers: []const *memory.Buffer, repack: bool) status.Error!*Executor {
         var arena = std.heap.ArenaAllocator.init(std.heap.c_allocator);
         errdefer arena.deinit();
@@ -90,7 +90,7 @@ pub const Executor = struct {
         }
         const program = try program_module.decode(allocator, words, views);
 
-        const needs = try lower.measure(&program);
+        const needs = try lower.measure(&program, repack);
         var workspace = try memory.Buffer.createHuge(@max(64, needs.workspace_bytes));
         errdefer workspace.free();
         const per_thread = std.mem.alignForward(usize, @max(64, needs.scratch_bytes), 64);
@@ -101,7 +101,7 @@ pub const Executor = struct {
         var stages: std.ArrayList(Stage) = .empty;
         for (program.ops, bodies, leadings, 0..) |*op, *body, *leading, index| {
             leading.* = lower.leadingOf(&program, op);
-            body.* = try lower.lower(allocator, &program, op, bodies[0..index], buffers, workspace.memory);
+            body.* = try lower.lower(allocator, &program, op, bodies[0..index], .{ .buffers = buffers, .workspace = workspace.memory, .repack = repack });
             try appendStages(allocator, &stages, body, @intCast(index), leading.*);
         }
         linkProducts(stages.items, bodies);
@@ -231,7 +231,7 @@ pub const Executor = struct {
 
     fn runRows(executor: *Executor, op: u32, begin: usize, end: usize, scratch: []align(64) u8) void {
         switch (executor.bodies[op]) {
-            .matmul => |*a| for (begin..end) |token| a.x_groups.quantize(token, a.x + token * a.x_stride, a.k),
+            .matmul => |*a| for (begin..end) |token| a.prepareRow(token),
             .gather_rows => |*a| a.rows.run(begin, end, a.x_leading.at(&executor.dims)) catch |failure| executor.fail(op, failure),
             .sample => |*a| for (begin..end) |row| switch (sample.sampleRow(a, row, scratch)) {
                 .ok => {},
@@ -270,7 +270,7 @@ fn appendStages(allocator: std.mem.Allocator, stages: *std.ArrayList(Stage), bod
     const alone: Stage = .{ .kind = .units, .first_op = op, .ops = &.{}, .leading = leading, .units = undefined };
     switch (body.*) {
         .matmul => |*a| {
-            if (a.anyQuantized()) try appendRows(allocator, stages, body, op, leading);
+            if (a.needs.any()) try appendRows(allocator, stages, body, op, leading);
             try stages.append(allocator, alone);
         },
         .paged_attention => {

@@ -9,6 +9,7 @@ const activations = @import("activations.zig");
 const attention = @import("attention.zig");
 const matmul_module = @import("matmul.zig");
 const memory = @import("memory.zig");
+const planes = @import("matmul_brain_planes.zig");
 const rows = @import("rows.zig");
 const sample_module = @import("sample.zig");
 
@@ -74,10 +75,10 @@ pub const Needs = struct {
 };
 
 /// The most memory any op of the program needs at the largest dimensions.
-pub fn measure(program: *const Program) status.Error!Needs {
+pub fn measure(program: *const Program, repack: bool) status.Error!Needs {
     var needs: Needs = .{};
     for (program.ops) |*op| {
-        const one = needsOf(program, op);
+        const one = needsOf(program, op, repack);
         needs.workspace_bytes = @max(needs.workspace_bytes, one.workspace_bytes);
         needs.scratch_bytes = @max(needs.scratch_bytes, one.scratch_bytes);
     }
@@ -86,15 +87,13 @@ pub fn measure(program: *const Program) status.Error!Needs {
     return needs;
 }
 
-fn needsOf(program: *const Program, op: *const Op) Needs {
+fn needsOf(program: *const Program, op: *const Op, repack: bool) Needs {
     switch (op.code) {
         .matmul => {
-            const x = program.operand(op, ops.matmul.operand.x).?;
-            const tokens: u64 = x.leadingAt(program.dims);
-            const k = x.shape[1];
+            const prepared: PreparedRows = .of(program, op, repack);
             return .{
-                .workspace_bytes = activations.recordCount(tokens, k) * @sizeOf(activations.Record),
-                .scratch_bytes = matmul_module.scratchBytes(k),
+                .workspace_bytes = prepared.group_bytes + prepared.plane_bytes,
+                .scratch_bytes = matmul_module.scratchBytes(program.operand(op, ops.matmul.operand.x).?.shape[1]),
             };
         },
         .paged_attention => {
@@ -111,6 +110,30 @@ fn needsOf(program: *const Program, op: *const Op) Needs {
         },
         else => return .{},
     }
+}
+
+/// Memory of the forms of x that a matrix product needs: groups, and planes behind them.
+const PreparedRows = struct {
+    forms: matmul_module.Forms = .{},
+    group_bytes: u64 = 0,
+    plane_bytes: u64 = 0,
+
+    fn of(program: *const Program, op: *const Op, repack: bool) PreparedRows {
+        var prepared: PreparedRows = .{};
+        inline for (.{ ops.matmul.operand.weight0, ops.matmul.operand.weight1, ops.matmul.operand.weight2 }) |index| {
+            if (program.operand(op, index)) |weight| prepared.forms.add(weight.dtype, repack);
+        }
+        const x = program.operand(op, ops.matmul.operand.x).?;
+        const tokens: u64 = x.leadingAt(program.dims);
+        const k = x.shape[1];
+        if (prepared.forms.groups) prepared.group_bytes = activations.recordCount(tokens, k) * @sizeOf(activations.Record);
+        if (prepared.forms.planes) prepared.plane_bytes = planes.byteCount(tokens, k, precisionOf(op));
+        return prepared;
+    }
+};
+
+fn precisionOf(op: *const Op) activations.Precision {
+    return @enumFromInt(op.attributes[ops.matmul.attribute.activations]);
 }
 
 fn attentionWorkspaceFloats(program: *const Program, op: *const Op) usize {
@@ -135,9 +158,17 @@ pub fn leadingOf(program: *const Program, op: *const Op) Leading {
     return Leading.of(program.operand(op, index).?);
 }
 
+/// What a program is lowered over.
+pub const Surroundings = struct {
+    buffers: []const *memory.Buffer,
+    workspace: [*]u8,
+    /// Whether weights that have a faster layout get it.
+    repack: bool,
+};
+
 /// `before`: the ops before this one, lowered. Memory comes from `arena`.
-pub fn lower(arena: std.mem.Allocator, program: *const Program, op: *const Op, before: []const Body, buffers: []const *memory.Buffer, workspace: [*]u8) !Body {
-    const l: Lowering = .{ .program = program, .op = op, .buffers = buffers, .workspace = workspace };
+pub fn lower(arena: std.mem.Allocator, program: *const Program, op: *const Op, before: []const Body, around: Surroundings) !Body {
+    const l: Lowering = .{ .program = program, .op = op, .around = around };
     return switch (op.code) {
         .embed => .{ .embed = l.embed() },
         .rms_norm => .{ .rms_norm = l.rmsNorm() },
@@ -160,6 +191,7 @@ pub fn prepare(body: *Body, leading: Leading, dims: []const u32) InputError!void
         .matmul => |*a| {
             a.tokens = leading.at(dims);
             a.x_groups.tokens = a.tokens;
+            a.x_planes.tokens = a.tokens;
         },
         .paged_attention => |*a| {
             a.arguments.sequences = a.sequences.at(dims);
@@ -176,14 +208,13 @@ pub fn prepare(body: *Body, leading: Leading, dims: []const u32) InputError!void
 const Lowering = struct {
     program: *const Program,
     op: *const Op,
-    buffers: []const *memory.Buffer,
-    workspace: [*]u8,
+    around: Surroundings,
 
     fn tensor(l: Lowering, index: usize) *const Tensor {
         return l.program.operand(l.op, index).?;
     }
     fn address(l: Lowering, t: *const Tensor) [*]u8 {
-        return l.buffers[t.buffer].memory + t.offset;
+        return l.around.buffers[t.buffer].memory + t.offset;
     }
     fn pointer(l: Lowering, comptime T: type, index: usize) [*]T {
         return @ptrCast(@alignCast(l.address(l.tensor(index))));
@@ -234,6 +265,7 @@ const Lowering = struct {
         const x = l.view(o.x);
         const residual = l.maybeView(o.residual);
         const k = l.tensor(o.x).shape[1];
+        const prepared: PreparedRows = .of(l.program, l.op, l.around.repack);
         var a: matmul_module.Arguments = .{
             .out = out.data,
             .out_stride = out.stride,
@@ -246,11 +278,18 @@ const Lowering = struct {
             .segments = undefined,
             .segment_count = 0,
             .x_groups = .{
-                .records = @ptrCast(@alignCast(l.workspace)),
+                .records = @ptrCast(@alignCast(l.around.workspace)),
                 .tokens = 0,
                 .groups = activations.groupCount(k),
-                .precision = @enumFromInt(l.op.attributes[ops.matmul.attribute.activations]),
+                .precision = precisionOf(l.op),
             },
+            .x_planes = .{
+                .memory = @alignCast(l.around.workspace + prepared.group_bytes),
+                .tokens = 0,
+                .steps = planes.stepCount(k),
+                .precision = precisionOf(l.op),
+            },
+            .needs = prepared.forms,
         };
         var column: usize = 0;
         inline for (.{ o.weight0, o.weight1, o.weight2 }, .{ o.bias0, o.bias1, o.bias2 }) |weight_index, bias_index| {
@@ -347,7 +386,7 @@ const Lowering = struct {
                 .scale = l.op.attributeF32(a.scale),
                 .sliding_window = @intCast(l.op.attributeI32(a.sliding_window)),
                 .soft_cap = l.op.attributeF32(a.soft_cap),
-                .workspace = @as([*]f32, @ptrCast(@alignCast(l.workspace)))[0..attentionWorkspaceFloats(l.program, l.op)],
+                .workspace = @as([*]f32, @ptrCast(@alignCast(l.around.workspace)))[0..attentionWorkspaceFloats(l.program, l.op)],
                 .layout = undefined,
             },
             .tokens = .of(q),

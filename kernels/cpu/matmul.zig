@@ -2,7 +2,7 @@
 //!
 //! Block-quantised weights meet x quantised to 15-bit integers (`activations.zig`), either where they lie in the
 //! file (`matmul_blocks.zig`) or re-laid for speed (`matmul_packed.zig`); f32, f16 and bf16 weights meet x in f32
-//! (`matmul_plain.zig`). The sum of one output runs over k in one fixed order, whatever tile of rows and tokens it
+//! (`matmul_plain.zig`), but for re-laid bf16 weights on the tile unit (`matmul_brain.zig`). The sum of one output runs over k in one fixed order, whatever tile of rows and tokens it
 //! is computed in: a token's result does not depend on the other tokens of the batch or on the thread.
 
 const std = @import("std");
@@ -10,10 +10,13 @@ const ops = @import("../abi/ops.gen.zig");
 const activations = @import("activations.zig");
 const amx = @import("matmul_amx.zig");
 const blocks = @import("matmul_blocks.zig");
+const brain = @import("matmul_brain.zig");
 const formats = @import("formats.zig");
 const layouts = @import("packed.zig");
+const pack = @import("pack.zig");
 const packed_panels = @import("matmul_packed.zig");
 const plain = @import("matmul_plain.zig");
+const planes = @import("matmul_brain_planes.zig");
 const simd = @import("simd.zig");
 
 pub const Segment = struct {
@@ -35,6 +38,10 @@ pub const Arguments = struct {
     x_stride: usize,
     /// x quantised, for block-quantised weights.
     x_groups: activations.Rows,
+    /// x in bfloat16, for weights that the tile unit takes.
+    x_planes: planes.Rows,
+    /// In which of these ways x is needed.
+    needs: Forms,
     residual: ?[*]const f32,
     residual_stride: usize,
     tokens: usize,
@@ -42,11 +49,41 @@ pub const Arguments = struct {
     segments: [3]Segment,
     segment_count: usize,
 
-    pub fn anyQuantized(a: *const Arguments) bool {
-        for (a.segments[0..a.segment_count]) |segment| if (isQuantized(segment.dtype)) return true;
-        return false;
+    /// Brings one token's x into the forms that the weights need.
+    pub fn prepareRow(a: *const Arguments, token: usize) void {
+        const x = a.x + token * a.x_stride;
+        if (a.needs.groups) a.x_groups.quantize(token, x, a.k);
+        if (a.needs.planes) a.x_planes.split(token, x, a.k);
     }
 };
+
+/// Forms of x beside f32.
+pub const Forms = struct {
+    groups: bool = false,
+    planes: bool = false,
+
+    /// What weights of a type need, re-laid or where they lie.
+    pub fn add(forms: *Forms, dtype: ops.DType, repack: bool) void {
+        if (isQuantized(dtype)) forms.groups = true;
+        if (repack and brain.takes(dtype)) forms.planes = true;
+    }
+
+    pub fn any(forms: Forms) bool {
+        return forms.groups or forms.planes;
+    }
+};
+
+/// Bytes of one panel of re-laid weights with rows of k elements; null for types that stay where they lie.
+pub fn panelBytes(dtype: ops.DType, k: usize) ?usize {
+    if (isQuantized(dtype)) return layouts.panelBytes(dtype, k);
+    return if (brain.takes(dtype)) brain.panelBytes(k) else null;
+}
+
+/// Re-lays rows `first .. first + 16` of a segment.
+pub fn packPanel(segment: *const Segment, first: usize, k: usize, panel: [*]u8) void {
+    if (isQuantized(segment.dtype)) return pack.packPanel(segment.dtype, segment.data, segment.row_bytes, segment.rows, first, k, panel);
+    brain.packPanel(segment.data, segment.row_bytes, segment.rows, first, k, panel);
+}
 
 pub fn isQuantized(dtype: ops.DType) bool {
     return switch (dtype) {
@@ -57,7 +94,8 @@ pub fn isQuantized(dtype: ops.DType) bool {
 
 /// Bytes of the scratch memory one thread needs for an inner dimension of k.
 pub fn scratchBytes(k: usize) usize {
-    return @max(blocks.scratchBytes(k), if (simd.has_amx) amx.scratchBytes(k) else 0);
+    const by_tiles = if (simd.has_amx) @max(amx.scratchBytes(k), brain.scratchBytes(k)) else 0;
+    return @max(blocks.scratchBytes(k), by_tiles);
 }
 
 /// Units are whole panels of rows.
@@ -78,6 +116,10 @@ fn unitRows(a: *const Arguments, threads: usize) usize {
     for (a.segments[0..a.segment_count]) |segment| total += segment.rows;
     var rows: usize = rows_min;
     while (rows < 128 and total / rows > 16 * threads) rows *= 2;
+    // Many tokens pass by the weights of a unit: the more of those, the fewer times.
+    if (a.needs.planes and a.tokens > activations.tile_tokens) {
+        while (rows < brain.rows_max and total / rows > 3 * threads) rows *= 2;
+    }
     return rows;
 }
 
@@ -109,11 +151,14 @@ pub fn weightsOf(a: *const Arguments, threads: usize, unit: usize) ?[*]const u8 
     if (a.tokens == 0 or a.tokens > activations.tile_tokens) return null;
     const place = Place.of(a, threads, unit);
     const panels = place.segment.panels orelse return place.segment.data + place.first * place.segment.row_bytes;
-    return panels + place.first / layouts.panel_rows * layouts.panelBytes(place.segment.dtype, a.k);
+    return panels + place.first / layouts.panel_rows * panelBytes(place.segment.dtype, a.k).?;
 }
 
 fn runRows(a: *const Arguments, segment: *const Segment, first: usize, end: usize, scratch: []align(64) u8) void {
-    if (segment.panels) |panels| return packed_panels.run(a, segment, panels, first, end, scratch);
+    if (segment.panels) |panels| {
+        if (isQuantized(segment.dtype)) return packed_panels.run(a, segment, panels, first, end, scratch);
+        return if (simd.has_brain_tiles) brain.run(a, segment, panels, first, end, scratch) else unreachable;
+    }
     switch (segment.dtype) {
         inline .f32, .f16, .bf16 => |dtype| plain.run(dtype, a, segment, first, end),
         inline .q4_0, .q4_1, .q5_0, .q5_1, .q8_0, .q2_k, .q3_k, .q4_k, .q5_k, .q6_k, .iq4_nl, .mxfp4 => |dtype| blocks.run(formats.Format(dtype), a, segment, first, end, scratch),

@@ -7,13 +7,13 @@
 //! tell which of the two computed it.
 
 const std = @import("std");
-const builtin = @import("builtin");
 const activations = @import("activations.zig");
 const layouts = @import("packed.zig");
 const math = @import("math.zig");
 const matmul = @import("matmul.zig");
 const packed_panels = @import("matmul_packed.zig");
 const simd = @import("simd.zig");
+const tiles = @import("tiles.zig");
 
 const F32 = simd.F32;
 const I32 = simd.I32;
@@ -28,28 +28,12 @@ pub const tokens_min = 13;
 
 const tile_tokens = activations.tile_tokens;
 
-/// Set when the system has let this process use the tile registers.
-var permitted: bool = false;
-
-/// Asks Linux for the tile registers; to be called before the threads of a device start. Elsewhere, and when the
-/// system refuses, products take the other way.
-pub fn askPermission() void {
-    if (!simd.has_amx or builtin.os.tag != .linux) return;
-    const request_permission = 0x1023;
-    const tile_data = 18;
-    permitted = std.os.linux.syscall2(.arch_prctl, request_permission, tile_data) == 0;
-}
-
-pub fn available() bool {
-    return simd.has_amx and permitted;
-}
-
 /// Bytes of scratch for one panel with rows of k elements, unpacked.
 pub fn scratchBytes(k: usize) usize {
     return activations.groupCount(k) * @sizeOf(Group(2));
 }
 
-/// One panel times the tokens `first .. end`; `first` is a multiple of 16. `release` is to follow the last run.
+/// One panel times the tokens `first .. end`; `first` is a multiple of 16. `tiles.release` is to follow the last run.
 pub fn run(comptime l: Layout, a: *const matmul.Arguments, segment: *const matmul.Segment, panel: [*]const u8, row: usize, first: usize, end: usize, scratch: []align(64) u8) void {
     const groups: [*]Group(planes(l)) = @ptrCast(scratch.ptr);
     unpack(l, panel, a.k, groups);
@@ -63,10 +47,6 @@ pub fn run(comptime l: Layout, a: *const matmul.Arguments, segment: *const matmu
         // Whole tiles, the most by far, know their size when they are compiled.
         if (size == tile_tokens) multiply(l, tile_tokens, a, segment, groups, row, token, size) else multiply(l, null, a, segment, groups, row, token, size);
     }
-}
-
-pub fn release() void {
-    asm volatile ("tilerelease");
 }
 
 /// Bytes that hold a weight with its scale, or without one.
@@ -141,36 +121,15 @@ inline fn scaled(comptime l: Layout, q: simd.U8, scale: I32, group: *Group(plane
     group.bytes[1][at] = @bitCast((@as(UWords, @bitCast(even +% half)) >> @splat(8)) | (@as(UWords, @bitCast(odd +% half)) & ~low_mask));
 }
 
-/// Shapes of the eight tile registers (Intel's programming reference, "TILECFG").
-const Configuration = extern struct {
-    palette: u8 = 1,
-    start_row: u8 = 0,
-    reserved: [14]u8 = @splat(0),
-    row_bytes: [16]u16 = @splat(0),
-    rows: [16]u8 = @splat(0),
-
-    comptime {
-        std.debug.assert(@sizeOf(Configuration) == 64);
-    }
-
-    fn set(configuration: *Configuration, tile: usize, rows: usize, row_bytes: usize) void {
-        configuration.rows[tile] = @intCast(rows);
-        configuration.row_bytes[tile] = @intCast(row_bytes);
-    }
-};
-
 /// 0 to 3: sums of (high, low) bytes of x times (low, high) bytes of the weights; 4, 5: high and low bytes of x;
 /// 6, 7: low and high bytes of the weights.
 fn configure(comptime l: Layout, tokens: usize) void {
     const chunk = if (l.whole()) 64 else 32;
-    var configuration: Configuration = .{};
+    var configuration: tiles.Configuration = .{};
     for (0..4) |tile| configuration.set(tile, tokens, 64);
     for (4..6) |tile| configuration.set(tile, tokens, chunk);
     for (6..8) |tile| configuration.set(tile, chunk / 4, 64);
-    asm volatile ("ldtilecfg (%[p])"
-        :
-        : [p] "r" (&configuration),
-        : .{ .memory = true });
+    configuration.load();
 }
 
 const Sums = [4][tile_tokens]I32;
@@ -201,11 +160,11 @@ fn multiply(comptime l: Layout, comptime known_size: ?usize, a: *const matmul.Ar
 }
 
 inline fn addWhole(comptime l: Layout, comptime bytes: Bytes, comptime known_size: ?usize, group: *const Group(planes(l)), records: [*]const Record, slabs: usize, size: usize, sums: *Sums, acc: *[tile_tokens]F32) void {
-    inline for (0..4) |tile| if (comptime hasSum(l, bytes, tile)) zeroTile(tile);
+    inline for (0..4) |tile| if (comptime hasSum(l, bytes, tile)) tiles.zero(tile);
     if (slabs == group_slabs) {
         inline for (0..group_slabs / 2) |chunk| addChunk(l, bytes, group, records, chunk);
     } else for (0..(slabs + 1) / 2) |chunk| addChunk(l, bytes, group, records, chunk);
-    inline for (0..4) |tile| if (comptime hasSum(l, bytes, tile)) storeTile(tile, &sums[tile]);
+    inline for (0..4) |tile| if (comptime hasSum(l, bytes, tile)) tiles.store(tile, &sums[tile]);
 
     if (known_size) |count| {
         inline for (0..count) |t| scaleWhole(l, bytes, group, &records[t], slabs, sums, t, &acc[t]);
@@ -214,17 +173,17 @@ inline fn addWhole(comptime l: Layout, comptime bytes: Bytes, comptime known_siz
 
 /// Two slabs, 64 elements: all pairs of high and low bytes.
 inline fn addChunk(comptime l: Layout, comptime bytes: Bytes, group: *const Group(planes(l)), records: [*]const Record, chunk: usize) void {
-    loadTile(4, &records[0].high[64 * chunk], @sizeOf(Record));
-    loadTile(6, &group.bytes[0][2 * slab_registers * chunk], 64);
-    addTiles(0, 4, 6);
+    tiles.load(4, &records[0].high[64 * chunk], @sizeOf(Record));
+    tiles.load(6, &group.bytes[0][2 * slab_registers * chunk], 64);
+    tiles.addBytes(0, 4, 6);
     if (planes(l) == 2) {
-        loadTile(7, &group.bytes[1][2 * slab_registers * chunk], 64);
-        addTiles(1, 4, 7);
+        tiles.load(7, &group.bytes[1][2 * slab_registers * chunk], 64);
+        tiles.addBytes(1, 4, 7);
     }
     if (bytes == .high) return;
-    loadTile(5, &records[0].low[64 * chunk], @sizeOf(Record));
-    addTiles(2, 5, 6);
-    if (planes(l) == 2) addTiles(3, 5, 7);
+    tiles.load(5, &records[0].low[64 * chunk], @sizeOf(Record));
+    tiles.addBytes(2, 5, 6);
+    if (planes(l) == 2) tiles.addBytes(3, 5, 7);
 }
 
 inline fn scaleWhole(comptime l: Layout, comptime bytes: Bytes, group: *const Group(planes(l)), record: *const Record, slabs: usize, sums: *const Sums, t: usize, total: *F32) void {
@@ -252,16 +211,16 @@ inline fn addMinima(comptime l: Layout, group: *const Group(planes(l)), record: 
 inline fn addHalves(comptime l: Layout, comptime bytes: Bytes, comptime known_size: ?usize, group: *const Group(planes(l)), records: [*]const Record, slabs: usize, size: usize, sums: *[2]Sums, acc: *[tile_tokens]F32) void {
     for (0..slabs) |slab| {
         const set = &sums[slab % 2];
-        zeroTile(0);
-        loadTile(6, &group.bytes[0][slab_registers * slab], 64);
-        loadTile(4, &records[0].high[32 * slab], @sizeOf(Record));
-        addTiles(0, 4, 6);
-        storeTile(0, &set[0]);
+        tiles.zero(0);
+        tiles.load(6, &group.bytes[0][slab_registers * slab], 64);
+        tiles.load(4, &records[0].high[32 * slab], @sizeOf(Record));
+        tiles.addBytes(0, 4, 6);
+        tiles.store(0, &set[0]);
         if (bytes == .both) {
-            zeroTile(1);
-            loadTile(5, &records[0].low[32 * slab], @sizeOf(Record));
-            addTiles(1, 5, 6);
-            storeTile(1, &set[1]);
+            tiles.zero(1);
+            tiles.load(5, &records[0].low[32 * slab], @sizeOf(Record));
+            tiles.addBytes(1, 5, 6);
+            tiles.store(1, &set[1]);
         }
         if (known_size) |count| {
             inline for (0..count) |t| scaleHalf(l, bytes, group, &records[t], slab, set, t, &acc[t]);
@@ -274,30 +233,4 @@ inline fn scaleHalf(comptime l: Layout, comptime bytes: Bytes, group: *const Gro
     const sum: F32 = @floatFromInt(if (bytes == .both) upper + sums[1][t] else upper);
     total.* = math.mulAdd(sum, group.scale[slab] * @as(F32, @splat(record.scale)), total.*);
     if (l.has_min) total.* = math.mulAdd(group.min[slab], @as(F32, @splat(record.total_32[slab])), total.*);
-}
-
-inline fn zeroTile(comptime tile: usize) void {
-    asm volatile (std.fmt.comptimePrint("tilezero %%tmm{d}", .{tile}));
-}
-
-/// Rows of a tile, `stride` bytes apart.
-inline fn loadTile(comptime tile: usize, source: *const anyopaque, stride: usize) void {
-    asm volatile (std.fmt.comptimePrint("tileloadd (%[source],%[stride],1), %%tmm{d}", .{tile})
-        :
-        : [source] "r" (source),
-          [stride] "r" (stride),
-        : .{ .memory = true });
-}
-
-inline fn storeTile(comptime tile: usize, target: *[tile_tokens]I32) void {
-    asm volatile (std.fmt.comptimePrint("tilestored %%tmm{d}, (%[target],%[stride],1)", .{tile})
-        :
-        : [target] "r" (target),
-          [stride] "r" (@as(usize, 64)),
-        : .{ .memory = true });
-}
-
-/// `sums += x @ weights`: signed bytes into 32-bit integers.
-inline fn addTiles(comptime sums: usize, comptime x: usize, comptime weights: usize) void {
-    asm volatile (std.fmt.comptimePrint("tdpbssd %%tmm{d}, %%tmm{d}, %%tmm{d}", .{ weights, x, sums }));
 }

@@ -9,6 +9,7 @@ const matmul = @import("matmul.zig");
 const mmla = @import("matmul_mmla.zig");
 const ops = @import("../abi/ops.gen.zig");
 const simd = @import("simd.zig");
+const tiles = @import("tiles.zig");
 
 const F32 = simd.F32;
 const I32 = simd.I32;
@@ -29,8 +30,8 @@ pub fn run(a: *const matmul.Arguments, segment: *const matmul.Segment, panels: [
         inline .q4_0, .q4_1, .q5_0, .q5_1, .q8_0, .q2_k, .q3_k, .q4_k, .q5_k, .q6_k, .iq4_nl, .mxfp4 => |dtype| {
             const l = comptime Layout.of(dtype);
             const panel_bytes = l.panelBytes(a.k);
-            const with_tiles = amx.available() and a.tokens >= amx.tokens_min;
-            defer if (with_tiles) amx.release();
+            const with_tiles = tiles.available() and a.tokens >= amx.tokens_min;
+            defer if (with_tiles) tiles.release();
             const block_tokens = residentTokens(a);
             var block: usize = 0;
             while (block < a.tokens) : (block += block_tokens) {

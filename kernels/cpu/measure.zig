@@ -7,11 +7,11 @@
 
 const std = @import("std");
 const builtin = @import("builtin");
-const amx = @import("matmul_amx.zig");
 const math = @import("math.zig");
 const pools = @import("pool.zig");
 const simd = @import("simd.zig");
 const status = @import("../abi/status.zig");
+const tiles = @import("tiles.zig");
 const Buffer = @import("memory.zig").Buffer;
 
 /// `src/backend/measure.ts` has the same numbers.
@@ -51,7 +51,7 @@ fn run(threads: u32, kind: u32, bytes: u64, seconds: f64) status.Error!Rates {
     const known = std.enums.fromInt(Kind, kind) orelse
         return status.fail(error.InvalidArgument, "there is no measurement {d}", .{kind});
     // Before the threads start, which inherit it.
-    amx.askPermission();
+    tiles.askPermission();
     var pool: pools.Pool = undefined;
     try pool.open(threads);
     defer pool.close();
@@ -61,7 +61,7 @@ fn run(threads: u32, kind: u32, bytes: u64, seconds: f64) status.Error!Rates {
 fn measure(pool: *pools.Pool, kind: Kind, bytes: u64, seconds: f64) status.Error!Rates {
     if (!(seconds > 0 and seconds <= 60))
         return status.fail(error.InvalidArgument, "cannot measure for {d} seconds; 0 to 60 are possible", .{seconds});
-    if (kind == .int8_tile and !amx.available())
+    if (kind == .int8_tile and !tiles.available())
         return status.fail(error.InvalidArgument, "this processor or system has no tile unit", .{});
     const slice_bytes = bytes / pool.count / (streams * line_bytes) * (streams * line_bytes);
     if (kind == .read and slice_bytes == 0)

@@ -5,7 +5,6 @@ const lower = @import("lower.zig");
 const layouts = @import("packed.zig");
 const matmul = @import("matmul.zig");
 const memory = @import("memory.zig");
-const pack = @import("pack.zig");
 const status = @import("../abi/status.zig");
 const Ahead = @import("pool.zig").Ahead;
 const Lane = @import("pool.zig").Lane;
@@ -17,7 +16,7 @@ pub const Packing = struct {
     pool: *Pool,
     units: Units,
 
-    /// Copies every block-quantised weight of the program into panels; null when it has none.
+    /// Copies every weight that has a faster layout into panels; null when the program has none.
     pub fn run(pool: *Pool, bodies: []lower.Body, buffers: []const *memory.Buffer) status.Error!?memory.Buffer {
         var total: u64 = 0;
         for (bodies) |*body| {
@@ -67,9 +66,9 @@ pub const Packing = struct {
 
     fn packOne(body: *lower.Body, segment: *matmul.Segment, panel: usize) void {
         const k = body.matmul.k;
-        const bytes = layouts.panelBytes(segment.dtype, k);
+        const bytes = matmul.panelBytes(segment.dtype, k).?;
         const target = @constCast(segment.panels.?) + panel * bytes;
-        pack.packPanel(segment.dtype, segment.data, segment.row_bytes, segment.rows, panel * layouts.panel_rows, k, target);
+        matmul.packPanel(segment, panel * layouts.panel_rows, k, target);
     }
 };
 
@@ -99,6 +98,6 @@ fn panelCount(segment: *const matmul.Segment) usize {
 
 /// Whole cache lines, so that no panel shares one with another matrix.
 fn segmentBytes(body: *lower.Body, segment: *const matmul.Segment) u64 {
-    if (!matmul.isQuantized(segment.dtype)) return 0;
-    return std.mem.alignForward(u64, panelCount(segment) * layouts.panelBytes(segment.dtype, body.matmul.k), 64);
+    const bytes = matmul.panelBytes(segment.dtype, body.matmul.k) orelse return 0;
+    return std.mem.alignForward(u64, panelCount(segment) * bytes, 64);
 }
