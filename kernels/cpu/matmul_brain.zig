@@ -2,9 +2,9 @@
 //! of up to 16 tokens (`matmul_brain_planes.zig`) per instruction.
 //!
 //! A panel has a tile of 1024 bytes for every 32 elements of k: pairs of neighbouring elements, 16 rows side by
-//! side. An output is one sum in f32 over k in rising order, of each 32 elements the low plane, the middle and the
-//! high one. It passes through memory unchanged where k is cut in chunks for the caches, so that a token's bits
-//! tell nothing of the tiles, chunks and tokens around it.
+//! side. k is cut in chunks of 1024 elements; the sum of a chunk runs in f32 through a tile in rising order, of each 32
+//! elements the low plane, the middle and the high one, and the sums of the chunks are added in rising order. So it
+//! is for any number of tokens: a token's bits tell nothing of the tokens around it.
 
 const std = @import("std");
 const matmul = @import("matmul.zig");
@@ -22,7 +22,7 @@ const tile_bytes = 1024;
 /// Panels whose sums are in registers at once: four tiles of sums, three of x, one of weights.
 const register_panels = 4;
 /// Steps of a chunk: its weights of `rows_max` rows, half a megabyte, and its x of a tile stay in the second-level
-/// cache.
+/// cache. Also, the shorter a sum, the less it rounds.
 const chunk_steps = 1024 / planes.step_elements;
 /// Rows of a unit at most, and tokens between the chunks of k, whose sums stay in the same cache.
 pub const rows_max = 256;
@@ -41,10 +41,9 @@ pub fn panelBytes(k: usize) usize {
     return planes.stepCount(k) * tile_bytes;
 }
 
-/// Bytes of scratch for the sums of a unit.
+/// Bytes of scratch for the sums of a unit between two chunks.
 pub fn scratchBytes(k: usize) usize {
-    const sets: usize = if (planes.stepCount(k) > chunk_steps) block_tokens / tile_tokens * rows_max / panel_rows else register_panels;
-    return sets * tile_bytes;
+    return if (planes.stepCount(k) > chunk_steps) block_tokens / tile_tokens * rows_max / panel_rows * tile_bytes else 0;
 }
 
 /// Re-lays rows `first .. first + 16` of a matrix; rows past `rows` and elements past k are zero.
@@ -119,13 +118,13 @@ fn Product(comptime plane_count: usize) type {
 
         /// All rows, one tile of tokens, one chunk of k.
         fn runTile(product: *const Self, block: usize, token: usize, step: usize, size: usize) void {
-            const count = (product.end - product.first + panel_rows - 1) / panel_rows;
+            const count = product.panelCount();
             const from_memory = product.a.tokens <= from_memory_tokens and token == 0;
             var panel: usize = 0;
             while (panel < count) {
                 // One stream is what the memory is fastest at.
                 const width = if (from_memory) 1 else @min(register_panels, count - panel);
-                const place: Place = .{ .panel = panel, .token = token, .step = step, .size = size, .sums = product.sumsOf(block, token, panel, count) };
+                const place: Place = .{ .panel = panel, .token = token, .step = step, .size = size, .sums = product.sumsOf(block, token) + panel };
                 switch (width) {
                     1 => if (from_memory) product.multiply(1, true, place) else product.multiply(1, false, place),
                     inline 2...register_panels => |panel_count| product.multiply(panel_count, false, place),
@@ -135,13 +134,12 @@ fn Product(comptime plane_count: usize) type {
             }
         }
 
-        const Place = struct { panel: usize, token: usize, step: usize, size: usize, sums: [*]align(64) Sums };
+        const Place = struct { panel: usize, token: usize, step: usize, size: usize, sums: [*]Sums };
 
-        /// Where sums wait: between the chunks of k apart, else only until they are written.
-        fn sumsOf(product: *const Self, block: usize, token: usize, panel: usize, count: usize) [*]align(64) Sums {
-            const all: [*]align(64) Sums = @ptrCast(product.scratch.ptr);
-            if (product.a.x_planes.steps <= chunk_steps) return all;
-            return all + (token - block) / tile_tokens * count + panel;
+        /// Where the sums of a tile wait for the next chunk, panel by panel.
+        fn sumsOf(product: *const Self, block: usize, token: usize) [*]Sums {
+            const all: [*]Sums = @ptrCast(product.scratch.ptr);
+            return all + (token - block) / tile_tokens * product.panelCount();
         }
 
         fn multiply(product: *const Self, comptime panel_count: usize, comptime from_memory: bool, place: Place) void {
@@ -151,11 +149,16 @@ fn Product(comptime plane_count: usize) type {
             var weights = product.panels + (product.first / panel_rows + place.panel) * panel_bytes + place.step * tile_bytes;
             var x: [*]const u8 = a.x_planes.tile(place.token, place.step);
             const plane_bytes = place.size * planes.step_bytes;
-            inline for (0..panel_count) |panel| {
-                if (place.step == 0) tiles.zero(panel) else tiles.load(panel, &place.sums[panel], 64);
-            }
-            for (0..steps) |_| {
-                if (from_memory) requestAhead(weights);
+            inline for (0..panel_count) |panel| tiles.zero(panel);
+            const is_last = place.step + steps == a.x_planes.steps;
+            const next = product.nextOf(place, panel_count, steps);
+            var next_x = next.x;
+            for (0..steps) |index| {
+                if (from_memory) requestAhead(weights) else {
+                    for (0..next.lines) |line| @prefetch(next_x + 64 * line, .{ .locality = 2 });
+                    next_x += 64 * next.lines;
+                    if (is_last and index < place.size) product.requestOut(place, panel_count, place.token + index);
+                }
                 inline for (0..panel_count) |panel| {
                     tiles.load(7, weights + panel * panel_bytes, 64);
                     inline for (0..plane_count) |plane| {
@@ -166,12 +169,40 @@ fn Product(comptime plane_count: usize) type {
                 weights += tile_bytes;
                 x += plane_count * plane_bytes;
             }
-            inline for (0..panel_count) |panel| tiles.store(panel, &place.sums[panel]);
-            if (place.step + steps < a.x_planes.steps) return;
-            inline for (0..panel_count) |panel| {
-                const row = product.first + (place.panel + panel) * panel_rows;
-                for (place.sums[panel][0..place.size], place.token..) |values, token| matmul.storeLanes(a, product.segment, row, token, values);
+            var chunk: [panel_count]Sums = undefined;
+            inline for (&chunk, 0..) |*sums, panel| tiles.store(panel, sums);
+            for (0..place.size) |t| {
+                inline for (chunk, 0..) |sums, panel| {
+                    const sum = if (place.step == 0) sums[t] else place.sums[panel][t] + sums[t];
+                    const row = product.first + (place.panel + panel) * panel_rows;
+                    if (is_last) matmul.storeLanes(a, product.segment, row, place.token + t, sum) else place.sums[panel][t] = sum;
+                }
             }
+        }
+
+        /// The part of the next tile's x that is asked for meanwhile, so many lines a step: all panels of the unit
+        /// together ask for all of it.
+        fn nextOf(product: *const Self, place: Place, comptime panel_count: usize, steps: usize) struct { x: [*]const u8, lines: usize } {
+            const token = place.token + tile_tokens;
+            if (token >= product.a.tokens) return .{ .x = undefined, .lines = 0 };
+            const step_lines = plane_count * product.a.x_planes.tileSize(token);
+            const count = product.panelCount();
+            const lines = (step_lines * panel_count + count - 1) / count;
+            return .{ .x = product.a.x_planes.tile(token, place.step) + place.panel / panel_count * lines * steps * 64, .lines = lines };
+        }
+
+        /// The lines that one token's sums will be written to, and what is added to them.
+        inline fn requestOut(product: *const Self, place: Place, comptime panel_count: usize, token: usize) void {
+            const a = product.a;
+            const column = product.segment.column + product.first + place.panel * panel_rows;
+            inline for (0..panel_count) |panel| {
+                @prefetch(a.out + token * a.out_stride + column + panel * panel_rows, .{ .rw = .write, .locality = 2 });
+                if (a.residual) |residual| @prefetch(residual + token * a.residual_stride + column + panel * panel_rows, .{ .locality = 2 });
+            }
+        }
+
+        fn panelCount(product: *const Self) usize {
+            return (product.end - product.first + panel_rows - 1) / panel_rows;
         }
     };
 }

@@ -24,6 +24,8 @@ pub const Kind = enum(u32) {
     int8_dot = 2,
     /// The same with its tile unit.
     int8_tile = 3,
+    /// The same of bfloat16.
+    bf16_tile = 4,
 };
 
 /// Per second.
@@ -61,7 +63,7 @@ fn run(threads: u32, kind: u32, bytes: u64, seconds: f64) status.Error!Rates {
 fn measure(pool: *pools.Pool, kind: Kind, bytes: u64, seconds: f64) status.Error!Rates {
     if (!(seconds > 0 and seconds <= 60))
         return status.fail(error.InvalidArgument, "cannot measure for {d} seconds; 0 to 60 are possible", .{seconds});
-    if (kind == .int8_tile and !tiles.available())
+    if ((kind == .int8_tile or kind == .bf16_tile) and !tiles.available())
         return status.fail(error.InvalidArgument, "this processor or system has no tile unit", .{});
     const slice_bytes = bytes / pool.count / (streams * line_bytes) * (streams * line_bytes);
     if (kind == .read and slice_bytes == 0)
@@ -121,7 +123,8 @@ const Window = struct {
             .read => rateOf(Reading, .{ .slice = slice }, window.length_ns),
             .f32_multiply_add => rateOf(MultiplyAdd, .{}, window.length_ns),
             .int8_dot => rateOf(Dot, .{}, window.length_ns),
-            .int8_tile => if (simd.has_amx) rateOf(Tile, .{}, window.length_ns) else unreachable,
+            .int8_tile => if (simd.has_amx) rateOf(Tile(.int8), .{}, window.length_ns) else unreachable,
+            .bf16_tile => if (simd.has_brain_tiles) rateOf(Tile(.bf16), .{}, window.length_ns) else unreachable,
         };
         _ = window.left.fetchAdd(1, .seq_cst);
         // The owner's return ends the window, so it comes last.
@@ -220,49 +223,29 @@ const Dot = struct {
 };
 
 /// Sixteen rows of 64 bytes times sixteen columns, into four tiles in turn.
-const Tile = struct {
-    /// Intel's programming reference, "TILECFG".
-    configuration: [64]u8 align(64) = configurationOfFullTiles(),
+fn Tile(comptime element: enum { int8, bf16 }) type {
+    return struct {
+        const row_elements = if (element == .int8) 64 else 32;
 
-    fn configurationOfFullTiles() [64]u8 {
-        var bytes: [64]u8 = @splat(0);
-        bytes[0] = 1;
-        for (0..8) |tile| {
-            bytes[16 + 2 * tile] = 64;
-            bytes[48 + tile] = 16;
+        fn begin(_: *@This()) void {
+            var configuration: tiles.Configuration = .{};
+            for (0..8) |tile| configuration.set(tile, 16, 64);
+            configuration.load();
         }
-        return bytes;
-    }
 
-    fn begin(work: *Tile) void {
-        asm volatile (
-            \\ldtilecfg (%[p])
-            \\tilezero %%tmm0
-            \\tilezero %%tmm1
-            \\tilezero %%tmm2
-            \\tilezero %%tmm3
-            \\tilezero %%tmm4
-            \\tilezero %%tmm5
-            \\tilezero %%tmm6
-            \\tilezero %%tmm7
-            :
-            : [p] "r" (&work.configuration),
-            : .{ .memory = true });
-    }
-
-    fn end(_: *Tile) void {
-        asm volatile ("tilerelease");
-    }
-
-    fn chunk(_: *Tile) u64 {
-        for (0..chunk_rounds) |_| {
-            asm volatile (
-                \\tdpbssd %%tmm6, %%tmm4, %%tmm0
-                \\tdpbssd %%tmm7, %%tmm4, %%tmm1
-                \\tdpbssd %%tmm6, %%tmm5, %%tmm2
-                \\tdpbssd %%tmm7, %%tmm5, %%tmm3
-            );
+        fn end(_: *@This()) void {
+            tiles.release();
         }
-        return chunk_rounds * 4 * 16 * 16 * 64 * 2;
-    }
-};
+
+        fn chunk(_: *@This()) u64 {
+            const add = if (element == .int8) tiles.addBytes else tiles.addBrains;
+            for (0..chunk_rounds) |_| {
+                add(0, 4, 6);
+                add(1, 4, 7);
+                add(2, 5, 6);
+                add(3, 5, 7);
+            }
+            return chunk_rounds * 4 * 16 * 16 * row_elements * 2;
+        }
+    };
+}

@@ -8,11 +8,11 @@ import { furtherFunctions } from "./further-functions.ts";
 import { check, cpuLibraryPath, openCpuLibrary } from "./library.ts";
 
 /** `kernels/cpu/measure.zig` has the same numbers. */
-const MEASUREMENTS = { read: 0, f32_multiply_add: 1, int8_dot: 2, int8_tile: 3 } as const;
+const MEASUREMENTS = { read: 0, f32_multiply_add: 1, int8_dot: 2, int8_tile: 3, bf16_tile: 4 } as const;
 
 /**
  * Bytes per second read from memory of a given size; operations per second between registers, of which a
- * multiply-add is two: of f32, of 8-bit integers in vectors, and in the tile unit.
+ * multiply-add is two: of f32, of 8-bit integers in vectors, and in the tile unit; of bfloat16 in the tile unit.
  */
 export type Measurement = keyof typeof MEASUREMENTS;
 

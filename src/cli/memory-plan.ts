@@ -1,6 +1,7 @@
 /** What a model will take of this machine's memory, from the headers of its files alone, before anything is loaded. */
 
-import { DTYPES } from "../backend/dtype.ts";
+import { DTYPES, type DType } from "../backend/dtype.ts";
+import { availableLevels } from "../backend/library.ts";
 import { MistralError } from "../errors.ts";
 import { type ModelConfig, readModelConfig } from "../models/config.ts";
 import { type HostMemory, hostMemory } from "../models/host-memory.ts";
@@ -58,9 +59,8 @@ export function placeModel(
   const config = readModelConfig(checkpoint, familyOf(checkpoint));
   const weightBytes = weightBytesOf(checkpoint);
   const limits = limitsOf(checkpoint, config, options, memory);
-  // Plain types have no faster layout.
   const isUploaded = options.device?.kind === "cuda";
-  const isQuantised = DTYPES[mainType(checkpoint)].blockElements > 1;
+  const canRepack = hasFasterLayout(mainType(checkpoint), options.instructionSet ?? availableLevels()[0]);
   return {
     architecture: config.architecture,
     contextLength: limits.contextLength,
@@ -68,7 +68,7 @@ export function placeModel(
     vocabularySize: config.vocabularySize,
     weightBytes,
     isRepacked:
-      !isUploaded && isQuantised && wantsRepack(options.repack ?? "auto", weightBytes, memory.availableBytes),
+      !isUploaded && canRepack && wantsRepack(options.repack ?? "auto", weightBytes, memory.availableBytes),
     isUploaded,
     isMapped: options.mmap && !isUploaded,
     kvBytes: limits.blockCount * limits.blockSize * kvTokenBytes(config, options),
@@ -102,6 +102,12 @@ export function planMemory(
     activationBytes,
     leftBytes: availableBytes - weightBytes - kvBytes - activationBytes,
   };
+}
+
+/** Whether the kernels of a level re-lay weights of a type. */
+function hasFasterLayout(dtype: DType, instructionSet: string | undefined): boolean {
+  if (DTYPES[dtype].blockElements > 1) return true;
+  return dtype === "bf16" && instructionSet === "x86_64_v4_amx";
 }
 
 function limitsOf(

@@ -25,11 +25,16 @@ test("what the innermost cache holds is read faster than what lies in memory", (
 
 test("the tile unit is measured where there is one, and refused elsewhere", () => {
   for (const instructionSet of availableLevels()) {
-    const measure = () => measureRate({ what: "int8_tile", threads: 1, seconds: SECONDS, instructionSet });
-    if (instructionSet === "x86_64_v4_amx") {
-      const dot = measureRate({ what: "int8_dot", threads: 1, seconds: SECONDS, instructionSet });
-      expect(measure().best).toBeGreaterThan(dot.best);
-    } else expectMistralError(measure, "backend", "no tile unit");
+    for (const [what, other] of [
+      ["int8_tile", "int8_dot"],
+      ["bf16_tile", "f32_multiply_add"],
+    ] as const) {
+      const measure = () => measureRate({ what, threads: 1, seconds: SECONDS, instructionSet });
+      if (instructionSet === "x86_64_v4_amx") {
+        const without = measureRate({ what: other, threads: 1, seconds: SECONDS, instructionSet });
+        expect(measure().best).toBeGreaterThan(without.best);
+      } else expectMistralError(measure, "backend", "no tile unit");
+    }
   }
 });
 

@@ -11,6 +11,7 @@ import { type Buffer, type BufferKind, Device, type ProgramOptions } from "../..
 import { bytesOfElements, type DType } from "../../src/backend/dtype.ts";
 import type { InstructionSet } from "../../src/backend/instruction-set.ts";
 import { availableLevels } from "../../src/backend/library.ts";
+import { measureRate } from "../../src/backend/measure.ts";
 import { ProgramBuilder, type RecordedProgram } from "../../src/graph/builder.ts";
 import { denseBytes, leadingOf, rowElements, type Shape, type Tensor } from "../../src/graph/tensor.ts";
 import { openCudaLevels } from "./cuda-devices.ts";
@@ -50,6 +51,22 @@ const repacking = new Set(REPACKED_LEVELS.flatMap(({ devices }) => devices));
 export const ATTENTION_LEVELS = LEVELS;
 export const SAMPLE_LEVELS = LEVELS;
 export const EVERY_OP_LEVELS = LEVELS;
+
+let brainTiles: boolean | undefined;
+
+/** Whether a level multiplies re-laid bf16 weights on the tile unit, which the system may keep from a process. */
+export function hasBrainTiles(level: string): boolean {
+  if (!level.startsWith("x86_64_v4_amx")) return false;
+  brainTiles ??= (() => {
+    try {
+      measureRate({ what: "bf16_tile", threads: 1, seconds: 0.01, instructionSet: "x86_64_v4_amx" });
+      return true;
+    } catch {
+      return false;
+    }
+  })();
+  return brainTiles;
+}
 
 /** What matrix products run on: every level of the CPU, with weights where they lie and re-laid. */
 export const PRODUCT_LEVELS: readonly LevelDevices[] = [...LEVELS, ...REPACKED_LEVELS];

@@ -5,13 +5,21 @@ import { DTYPES } from "../../src/backend/dtype.ts";
 import type { ActivationPrecision } from "../../src/graph/builder.ts";
 import { matmul } from "../../src/graph/record.ts";
 import type { Tensor } from "../../src/graph/tensor.ts";
-import { expectClose, expectSameBits, PRODUCT_LEVELS, Recording } from "./harness.ts";
+import { expectClose, expectSameBits, hasBrainTiles, PRODUCT_LEVELS, Recording } from "./harness.ts";
 import { Random, randomWeights, WEIGHT_DTYPES, type WeightDtype } from "./random.ts";
 import { dequantize } from "./reference/dequantize.ts";
-import { multiply, productBounds, quantizeActivations, relaidWeights } from "./reference/matmul.ts";
+import {
+  multiply,
+  productBounds,
+  quantizeActivations,
+  relaidWeights,
+  roundToBrain,
+} from "./reference/matmul.ts";
 
 /** Of the bound of rounding: what f32 sums in 16 lanes, and integer products scaled in f32, may lose. */
 const EXACT = 3e-7;
+/** The same where the tile unit sums a thousand products one after the other. */
+const EXACT_IN_TILES = 6e-7;
 /** The same against activations that were not quantised: half a step of 15 bits in every product. */
 const LOOSE = 8e-5;
 /** The same with scales rounded to 11 bits of the largest of their group. */
@@ -37,6 +45,8 @@ interface Case {
   readonly expected: Float64Array;
   /** The same with the weights of the re-laid copy. */
   readonly relaid: Float64Array;
+  /** The same where the tile unit multiplies bf16 weights. */
+  readonly tiled: Float64Array;
   readonly loose: Float64Array;
   readonly bounds: Float64Array;
 }
@@ -96,6 +106,7 @@ function build(random: Random, options: CaseOptions): Case {
   const added = (product: Float64Array, i: number) =>
     product.map((value, at) => value + (bias && i !== 1 ? biasValues[i]![at % heights[i]!]! : 0));
   const relaid = dtypes.map((dtype, i) => relaidWeights(dtype, bytes[i]!, values[i]!, k));
+  const brains = activations === "fast" ? roundToBrain(rows) : plain;
   const total = (xOf: (dtype: WeightDtype) => Float64Array, weightValues = values) =>
     join(
       dtypes.map((dtype, i) => added(multiply(xOf(dtype), weightValues[i]!, k), i)),
@@ -111,6 +122,7 @@ function build(random: Random, options: CaseOptions): Case {
     k,
     expected: total((dtype) => (isBlock(dtype) ? quantized : plain)),
     relaid: total((dtype) => (isBlock(dtype) ? quantized : plain), relaid),
+    tiled: total((dtype) => (isBlock(dtype) ? quantized : dtype === "bf16" ? brains : plain), relaid),
     loose: total(() => plain),
     bounds: join(
       values.map((value) => productBounds(plain, value, k)),
@@ -121,15 +133,17 @@ function build(random: Random, options: CaseOptions): Case {
 }
 
 function expectCorrect(random: Random, options: CaseOptions): void {
-  const { recording, out, expected, relaid, loose, bounds } = build(random, options);
+  const { recording, out, expected, relaid, tiled, loose, bounds } = build(random, options);
   for (const { level, outcome } of recording.runEverywhere([options.tokens], [out], PRODUCT_LEVELS)) {
     const what = `${level} ${options.dtypes} k ${options.k} heights ${options.heights} tokens ${options.tokens}`;
     const isRelaid = level.endsWith("repacked");
+    const hasTiles = isRelaid && hasBrainTiles(level);
+    const wanted = hasTiles ? tiled : isRelaid ? relaid : expected;
+    const exact = hasTiles && options.dtypes.includes("bf16") ? EXACT_IN_TILES : EXACT;
     const isFast = options.activations === "fast";
     // What fast means on a GPU is the GPU's affair.
     const isDefined = !(isFast && level.startsWith("cuda"));
-    if (isDefined)
-      expectClose(outcome.f32(out), isRelaid ? relaid : expected, (i) => EXACT * bounds[i]!, what);
+    if (isDefined) expectClose(outcome.f32(out), wanted, (i) => exact * bounds[i]!, what);
     const tolerance = isFast ? LOOSE_FAST : isRelaid ? LOOSE_RELAID : LOOSE;
     expectClose(outcome.f32(out), loose, (i) => tolerance * bounds[i]!, `${what}, unquantised`);
   }

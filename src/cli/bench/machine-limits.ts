@@ -1,14 +1,23 @@
 /**
  * What a machine can do at best, against which speeds are judged: bytes read per second at a size of memory,
- * operations per second of f32 and of 8-bit integers. Measured when first asked for, with a device's threads.
+ * operations per second of f32, of bfloat16 and of 8-bit integers. Measured when first asked for, with a device's
+ * threads.
  */
 
 import { readdirSync, readFileSync } from "node:fs";
 import type { DeviceInfo } from "../../backend/device-info.ts";
+import { DTYPES, type DType } from "../../backend/dtype.ts";
 import { type Measurement, measureRate } from "../../backend/measure.ts";
 
 /** Which instructions do an op's arithmetic. */
-export type Arithmetic = "f32" | "int8";
+export const ARITHMETICS = ["f32", "bf16", "int8"] as const;
+export type Arithmetic = (typeof ARITHMETICS)[number];
+
+/** What the fastest kernels multiply weights of a type as. */
+export function arithmeticOf(dtype: DType): Arithmetic {
+  if (DTYPES[dtype].blockElements > 1) return "int8";
+  return dtype === "bf16" ? "bf16" : "f32";
+}
 
 const SECONDS_PER_MEASUREMENT = 0.2;
 /** Memory of two sizes that differ by less than this is read equally fast. */
@@ -25,6 +34,7 @@ export class MachineLimits {
   #int8Dot: number | undefined;
   /** Null where there is no tile unit. */
   #int8Tile: number | null | undefined;
+  #brainTile: number | null | undefined;
 
   constructor(device: Computer) {
     this.#device = device;
@@ -57,15 +67,28 @@ export class MachineLimits {
   /** The same in the tile unit; undefined where there is none. */
   get int8TileOpsPerSecond(): number | undefined {
     if (this.#int8Tile === undefined) {
-      const has = this.#device.instructionSet === "x86_64_v4_amx";
-      this.#int8Tile = has ? this.#measure("int8_tile") : null;
+      this.#int8Tile = this.#hasTiles ? this.#measure("int8_tile") : null;
     }
     return this.#int8Tile ?? undefined;
+  }
+
+  /** Multiply-adds of bfloat16 in the tile unit; undefined where there is none. */
+  get brainTileOpsPerSecond(): number | undefined {
+    if (this.#brainTile === undefined) {
+      this.#brainTile = this.#hasTiles ? this.#measure("bf16_tile") : null;
+    }
+    return this.#brainTile ?? undefined;
+  }
+
+  get #hasTiles(): boolean {
+    return this.#device.instructionSet === "x86_64_v4_amx";
   }
 
   /** The best there is for an arithmetic. */
   opsPerSecond(arithmetic: Arithmetic): number {
     if (arithmetic === "f32") return this.f32OpsPerSecond;
+    // Without tiles they are widened to f32.
+    if (arithmetic === "bf16") return this.brainTileOpsPerSecond ?? this.f32OpsPerSecond;
     return Math.max(this.int8DotOpsPerSecond, this.int8TileOpsPerSecond ?? 0);
   }
 

@@ -48,6 +48,16 @@ export function quantizeActivations(
   return out;
 }
 
+/** To the nearest bfloat16, ties to even. */
+export function roundToBrain(x: Float32Array): Float64Array {
+  const bits = new Uint32Array(x.slice().buffer);
+  for (let i = 0; i < bits.length; i++) {
+    const word = bits[i]!;
+    bits[i] = (word + 0x7fff + ((word >>> 16) & 1)) & 0xffff0000;
+  }
+  return Float64Array.from(new Float32Array(bits.buffer));
+}
+
 /** `x[rows, k] @ weights[n, k]^T`: `[rows, n]`. */
 export function multiply(x: Float64Array, weights: Float64Array, k: number): Float64Array {
   const rows = x.length / k;

@@ -3,13 +3,13 @@
  * and values and to do its multiply-adds.
  */
 
-import { bytesOfElements, DTYPES } from "../../../backend/dtype.ts";
+import { bytesOfElements } from "../../../backend/dtype.ts";
 import { readModelConfig } from "../../../models/config.ts";
 import { familyOf } from "../../../models/registry.ts";
 import type { KvCacheType } from "../../../models/step-limits.ts";
 import { findTensors } from "../../../models/tensor-names.ts";
 import type { Checkpoint } from "../../../weights/types.ts";
-import type { Arithmetic, MachineLimits } from "../machine-limits.ts";
+import { ARITHMETICS, type Arithmetic, arithmeticOf, type MachineLimits } from "../machine-limits.ts";
 
 export interface Bound {
   readonly tokensPerSecond: number;
@@ -44,10 +44,10 @@ export class StepWork {
     const isBody = (key: string): boolean => key !== "embedding" && key !== "output";
     const matrices = (chosen: (key: string) => boolean): Matrices => {
       const entries = [...tensors].filter(([key]) => chosen(key)).map(([, entry]) => entry);
-      const elements = { f32: 0, int8: 0 };
+      const elements = { f32: 0, bf16: 0, int8: 0 };
       for (const { dtype, shape } of entries) {
         if (shape.length < 2) continue;
-        elements[DTYPES[dtype].blockElements > 1 ? "int8" : "f32"] += shape.reduce((a, b) => a * b, 1);
+        elements[arithmeticOf(dtype)] += shape.reduce((a, b) => a * b, 1);
       }
       return { bytes: entries.reduce((sum, { bytes }) => sum + bytes, 0), elements };
     };
@@ -88,14 +88,18 @@ export class StepWork {
   }
 
   #dominant(limits: Limits): Arithmetic {
-    const { f32, int8 } = this.#body.elements;
-    return f32 / limits.opsPerSecond("f32") > int8 / limits.opsPerSecond("int8") ? "f32" : "int8";
+    const time = (arithmetic: Arithmetic): number =>
+      this.#body.elements[arithmetic] / limits.opsPerSecond(arithmetic);
+    return ARITHMETICS.reduce((most, arithmetic) => (time(arithmetic) > time(most) ? arithmetic : most));
   }
 }
 
 /** Of one token. */
 function seconds(limits: Limits, { elements }: Matrices): number {
-  return (2 * elements.f32) / limits.opsPerSecond("f32") + (2 * elements.int8) / limits.opsPerSecond("int8");
+  return ARITHMETICS.reduce(
+    (sum, arithmetic) => sum + (2 * elements[arithmetic]) / limits.opsPerSecond(arithmetic),
+    0,
+  );
 }
 
 function bound(tokens: number, readSeconds: number, computeSeconds: number, arithmetic: Arithmetic): Bound {

@@ -4,7 +4,7 @@ import type { DeviceInfo } from "../../../backend/device-info.ts";
 import type { ActivationPrecision } from "../../../graph/builder.ts";
 import { textTable } from "../../text-table.ts";
 import { formatBytes } from "../../units.ts";
-import type { MachineLimits } from "../machine-limits.ts";
+import type { Arithmetic, MachineLimits } from "../machine-limits.ts";
 import type { KernelCase, Source } from "./kernel-case.ts";
 
 /** Whether weights were multiplied where they lie in their file or in a copy that is re-laid for speed. */
@@ -27,7 +27,7 @@ export interface KernelRow {
   readonly bytes_per_second: number;
   readonly ops_per_second: number;
   /** What would hold it up if nothing else did. */
-  readonly bound: "read" | "f32" | "int8";
+  readonly bound: "read" | Arithmetic;
   /** The time that the bound allows, as a share of the time it takes. */
   readonly share_of_bound: number;
 }
@@ -42,6 +42,7 @@ export interface MachineReport {
   readonly memory_bytes: number;
   readonly read_bytes_per_second: number;
   readonly f32_ops_per_second: number;
+  readonly bf16_tile_ops_per_second?: number;
   readonly int8_dot_ops_per_second: number;
   readonly int8_tile_ops_per_second?: number;
 }
@@ -54,6 +55,7 @@ export function machineReport(
   memoryBytes: number,
 ): MachineReport {
   const tile = limits.int8TileOpsPerSecond;
+  const brainTile = limits.brainTileOpsPerSecond;
   return {
     threads,
     instruction_set: instructionSet,
@@ -62,6 +64,7 @@ export function machineReport(
     memory_bytes: memoryBytes,
     read_bytes_per_second: Math.round(limits.readBytesPerSecond(memoryBytes)),
     f32_ops_per_second: Math.round(limits.f32OpsPerSecond),
+    ...(brainTile === undefined ? {} : { bf16_tile_ops_per_second: Math.round(brainTile) }),
     int8_dot_ops_per_second: Math.round(limits.int8DotOpsPerSecond),
     ...(tile === undefined ? {} : { int8_tile_ops_per_second: Math.round(tile) }),
   };
@@ -111,7 +114,7 @@ function significant(value: number): number {
 
 /** A table for people: the limits, then a row per case and number of tokens. */
 export function kernelTable(machine: MachineReport, rows: readonly KernelRow[]): string {
-  const { int8_tile_ops_per_second: tile } = machine;
+  const { bf16_tile_ops_per_second: brainTile, int8_tile_ops_per_second: tile } = machine;
   const facts = [
     ["Threads", `${machine.threads}, ${machine.instruction_set}, activations ${machine.activations}`],
     [
@@ -119,6 +122,7 @@ export function kernelTable(machine: MachineReport, rows: readonly KernelRow[]):
       `${giga(machine.read_bytes_per_second)} GB/s from ${formatBytes(machine.memory_bytes)} of memory; caches of ${formatBytes(machine.cache_bytes)}`,
     ],
     ["f32", `${giga(machine.f32_ops_per_second)} Gop/s`],
+    ...(brainTile === undefined ? [] : [["bf16", `${giga(brainTile)} Gop/s in the tile unit`] as const]),
     [
       "int8",
       `${giga(machine.int8_dot_ops_per_second)} Gop/s${tile === undefined ? "" : `, ${giga(tile)} Gop/s in the tile unit`}`,

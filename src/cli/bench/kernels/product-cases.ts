@@ -2,6 +2,7 @@
 
 import { bytesOfElements, DTYPES, type DType } from "../../../backend/dtype.ts";
 import { ACTIVATION_PRECISION_CODES } from "../../../graph/record.ts";
+import { arithmeticOf } from "../machine-limits.ts";
 import { wave } from "./fills.ts";
 import { F32_BYTES, type KernelCase } from "./kernel-case.ts";
 
@@ -12,7 +13,6 @@ const PREFILL_TOKENS = [512] as const;
 export function productCases(dtype: DType, [k, n]: readonly [number, number]): KernelCase[] {
   if (k % DTYPES[dtype].blockElements !== 0) return [];
   const weightBytes = n * bytesOfElements(dtype, k);
-  const isBlocks = DTYPES[dtype].blockElements > 1;
   const common = {
     op: "matmul",
     dtype,
@@ -20,7 +20,7 @@ export function productCases(dtype: DType, [k, n]: readonly [number, number]): K
     streamedBytes: weightBytes,
     bytes: (tokens) => weightBytes + tokens * (k + n) * F32_BYTES,
     operations: (tokens) => 2 * tokens * k * n,
-    arithmetic: isBlocks ? "int8" : "f32",
+    arithmetic: arithmeticOf(dtype),
     repackable: true,
     record(recorder, parity) {
       const tokens = recorder.tokens(parity);

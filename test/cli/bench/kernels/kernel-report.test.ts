@@ -20,6 +20,7 @@ const MACHINE: MachineReport = {
   memory_bytes: MEMORY_BYTES,
   read_bytes_per_second: 1e10,
   f32_ops_per_second: 1e11,
+  bf16_tile_ops_per_second: 4e12,
   int8_dot_ops_per_second: 1e12,
   int8_tile_ops_per_second: 8e12,
 };
@@ -84,7 +85,8 @@ test("the table names the limits and has a line of the same length for each row"
   expect(rows[1]).not.toHaveProperty("layout");
   const lines = kernelTable(MACHINE, rows).trimEnd().split("\n");
   expect(lines[1]).toContain("10.0 GB/s from 1.00 GB of memory; caches of 500 MB");
-  expect(lines[3]).toContain("1000 Gop/s, 8000 Gop/s in the tile unit");
+  expect(lines[3]).toMatch(/^bf16 +4000 Gop\/s in the tile unit$/);
+  expect(lines[4]).toContain("1000 Gop/s, 8000 Gop/s in the tile unit");
   const [head, first, second] = lines.slice(-3) as [string, string, string];
   expect(head).toMatch(/^op +type +shape +layout +tokens +from +time +GB\/s +Gop\/s +bound/);
   expect(first).toMatch(/^matmul +q4_0 +1024x2048 +in place +1 +memory +150\.0 us +7\.95 +28\.0 +read +79%$/);
