@@ -23,6 +23,10 @@ pub const group_elements = 128;
 /// Tokens of a tile; the last tile of a step holds what is left.
 pub const tile_tokens = 16;
 
+/// So many tokens or more in a last tile take the room of a whole one, whose other records are undefined: the tile
+/// unit multiplies them all the same.
+pub const padded_tokens_min = if (simd.has_amx) 12 else tile_tokens;
+
 /// Largest integer of a group: 127 in the high byte, 0 in the low one.
 const integer_max = 127 * 128;
 
@@ -62,7 +66,13 @@ pub fn groupCount(k: usize) usize {
 
 /// Records that `tokens` rows of k elements need.
 pub fn recordCount(tokens: usize, k: usize) usize {
-    return tokens * groupCount(k);
+    const rest = tokens % tile_tokens;
+    return (tokens - rest + roomOf(rest)) * groupCount(k);
+}
+
+/// Records of a group in a tile of so many tokens.
+inline fn roomOf(tokens: usize) usize {
+    return if (tokens >= padded_tokens_min) tile_tokens else tokens;
 }
 
 /// The quantised rows of a step.
@@ -72,13 +82,20 @@ pub const Rows = struct {
     groups: usize,
     precision: Precision,
 
-    /// Tokens in the tile that begins at `token`, a multiple of `tile_tokens`.
+    /// Records of a group in the tile that begins at `token`, a multiple of `tile_tokens`.
     pub inline fn tileSize(rows: Rows, token: usize) usize {
-        return @min(tile_tokens, rows.tokens - token);
+        return roomOf(@min(tile_tokens, rows.tokens - token));
+    }
+
+    /// Tiles with room for `tile_tokens` among the next `count` tokens, whole tiles, from `token` on.
+    pub fn wholeTiles(rows: Rows, token: usize, count: usize) usize {
+        const present = @min(rows.tokens - token, count);
+        return present / tile_tokens + @intFromBool(present % tile_tokens >= padded_tokens_min);
     }
 
     /// The bytes that `count` records need together.
-    pub inline fn bytesOf(records: [*]const Record, count: usize) Bytes {
+    pub inline fn bytesOf(rows: Rows, records: [*]const Record, count: usize) Bytes {
+        if (rows.precision == .precise) return .both;
         var any: u32 = 0;
         for (records[0..count]) |*record| any |= record.has_low;
         return if (any != 0) .both else .high;

@@ -18,6 +18,7 @@ const packed_panels = @import("matmul_packed.zig");
 const plain = @import("matmul_plain.zig");
 const planes = @import("matmul_brain_planes.zig");
 const simd = @import("simd.zig");
+const tiles = @import("tiles.zig");
 
 pub const Segment = struct {
     dtype: ops.DType,
@@ -94,12 +95,14 @@ pub fn isQuantized(dtype: ops.DType) bool {
 
 /// Bytes of the scratch memory one thread needs for an inner dimension of k.
 pub fn scratchBytes(k: usize) usize {
-    const by_tiles = if (simd.has_amx) @max(amx.scratchBytes(k), brain.scratchBytes(k)) else 0;
+    const by_tiles = if (simd.has_amx) @max(amx.scratch_bytes, brain.scratchBytes(k)) else 0;
     return @max(blocks.scratchBytes(k), by_tiles);
 }
 
 /// Units are whole panels of rows.
 const rows_min = layouts.panel_rows;
+/// Rows of a unit at most.
+pub const unit_rows_max = 256;
 
 /// One unit is up to `unitRows` rows of one segment, all tokens.
 pub fn unitCount(a: *const Arguments, threads: usize) usize {
@@ -117,8 +120,8 @@ fn unitRows(a: *const Arguments, threads: usize) usize {
     var rows: usize = rows_min;
     while (rows < 128 and total / rows > 16 * threads) rows *= 2;
     // Many tokens pass by the weights of a unit: the more of those, the fewer times.
-    if (a.needs.planes and a.tokens > activations.tile_tokens) {
-        while (rows < brain.rows_max and total / rows > 3 * threads) rows *= 2;
+    if (tiles.available() and a.tokens > activations.tile_tokens) {
+        while (rows < unit_rows_max and total / rows > 3 * threads) rows *= 2;
     }
     return rows;
 }

@@ -1,10 +1,15 @@
 //! The packed product of several tokens at once by the tile unit (Intel AMX, int8): a panel of 16 rows is
-//! unpacked once into scratch and meets up to 16 tokens per instruction.
+//! unpacked into scratch, some groups of 128 elements at a time, and meets up to 16 tokens per instruction.
 //!
 //! Where scales are whole numbers they are multiplied into the weights, two bytes each, and the sums of a whole
 //! group of 128 stay in the tiles; the other formats leave the tiles every 32 elements. The sums are exact, like
 //! those of `matmul_packed.zig`, and meet the same f32 operations in the same order, so a token's bits do not
 //! tell which of the two computed it.
+//!
+//! The tile unit, the stores of its sums and their scaling wait for each other unless they come mixed in the
+//! program: while one group is multiplied, the sums of the one before leave the tiles and are scaled. And the tiles
+//! load twice as fast from the first-level cache, so that all tokens meet a few groups of a panel before the next
+//! few are unpacked.
 
 const std = @import("std");
 const activations = @import("activations.zig");
@@ -22,64 +27,140 @@ const Bytes = activations.Bytes;
 const Record = activations.Record;
 const group_slabs = layouts.group_slabs;
 const slab_registers = layouts.slab_registers;
-
-/// Fewer tokens are faster without unpacking.
-pub const tokens_min = 13;
-
 const tile_tokens = activations.tile_tokens;
 
-/// Bytes of scratch for one panel with rows of k elements, unpacked.
-pub fn scratchBytes(k: usize) usize {
-    return activations.groupCount(k) * @sizeOf(Group(2));
+/// Fewer tokens are faster without unpacking.
+pub const tokens_min = activations.padded_tokens_min;
+
+/// Groups of a panel that are unpacked at a time; an even number, since a header may stand for two.
+const chunk_groups = 2;
+/// Tokens that meet them: their bytes of those groups, and the sums of a unit, fit the second-level cache.
+const block_tokens_max = 512;
+const panels_max = matmul.unit_rows_max / layouts.panel_rows;
+
+/// Panels that a tile of activations meets while it is in the first-level cache.
+fn panelsAtOnce(comptime kind: Kind) usize {
+    return if (kind.whole) 2 else 1;
 }
 
-/// One panel times the tokens `first .. end`; `first` is a multiple of 16. `tiles.release` is to follow the last run.
-pub fn run(comptime l: Layout, a: *const matmul.Arguments, segment: *const matmul.Segment, panel: [*]const u8, row: usize, first: usize, end: usize, scratch: []align(64) u8) void {
-    const groups: [*]Group(planes(l)) = @ptrCast(scratch.ptr);
-    unpack(l, panel, a.k, groups);
-    var configured: usize = 0;
-    var token = first;
-    while (token < end) : (token += tile_tokens) {
-        const size = a.x_groups.tileSize(token);
-        if (size < tokens_min) return packed_panels.runTile(l, a, segment, panel, row, token);
-        if (size != configured) configure(l, size);
-        configured = size;
-        // Whole tiles, the most by far, know their size when they are compiled.
-        if (size == tile_tokens) multiply(l, tile_tokens, a, segment, groups, row, token, size) else multiply(l, null, a, segment, groups, row, token, size);
+/// What the multiplication has to know of a layout.
+const Kind = struct {
+    /// Whether sums are whole numbers over a group.
+    whole: bool,
+    /// Bytes that hold a weight, with its scale where sums are whole.
+    planes: usize,
+    /// Minima of a row in a group.
+    minima: usize,
+
+    fn of(comptime l: Layout) Kind {
+        return .{
+            .whole = l.whole(),
+            // Of the formats with whole scales only this one stays below 128.
+            .planes = if (!l.whole() or l.nibble_scales) 1 else 2,
+            .minima = if (l.has_min) group_slabs * l.subs() else 0,
+        };
     }
-}
+};
 
-/// Bytes that hold a weight with its scale, or without one.
-inline fn planes(comptime l: Layout) usize {
-    // Of the formats with whole scales only this one stays below 128.
-    return if (!l.whole() or l.nibble_scales) 1 else 2;
-}
-
-/// A group as the tile unit and the scaling want it: by plane and register, `[16 rows][4]` bytes.
-fn Group(comptime count: usize) type {
-    return struct {
-        bytes: [count][group_slabs * slab_registers]simd.I8,
-        /// The unit in the first; or, for half float scales, one for each slab.
-        scale: [group_slabs]F32,
-        min: [2 * group_slabs]F32,
+/// A group of a panel as the tile unit and the scaling want it: by plane and register, `[16 rows][4]` bytes.
+fn Group(comptime kind: Kind) type {
+    return extern struct {
+        bytes: [kind.planes][group_slabs * slab_registers]simd.I8,
+        /// The unit; or, for half float scales, one for each slab.
+        scale: [if (kind.whole) 1 else group_slabs]F32,
+        min: [kind.minima]F32,
     };
 }
 
-fn unpack(comptime l: Layout, panel: [*]const u8, k: usize, groups: [*]Group(planes(l))) void {
+/// Sums of the 16 rows for each token of a tile, as they grow from group to group.
+const Totals = [tile_tokens]F32;
+
+const PanelTotals = [block_tokens_max / tile_tokens]Totals;
+
+fn Scratch(comptime kind: Kind) type {
+    return extern struct {
+        groups: [panelsAtOnce(kind)][chunk_groups]Group(kind),
+        totals: [panels_max]PanelTotals,
+    };
+}
+
+/// Bytes of scratch for one unit.
+pub const scratch_bytes = @sizeOf(Scratch(.{ .whole = true, .planes = 2, .minima = group_slabs }));
+
+/// The rows `first .. end` of a segment, a unit or less, for all tokens.
+pub fn run(comptime l: Layout, a: *const matmul.Arguments, segment: *const matmul.Segment, panels: [*]const u8, first: usize, end: usize, scratch: []align(64) u8) void {
+    const kind = comptime Kind.of(l);
+    comptime std.debug.assert(@sizeOf(Scratch(kind)) <= scratch_bytes);
+    const own: *Scratch(kind) = @ptrCast(scratch.ptr);
+    const panel_bytes = l.panelBytes(a.k);
+    const panel_count = std.math.divCeil(usize, end - first, layouts.panel_rows) catch unreachable;
+    const first_panel = panels + first / layouts.panel_rows * panel_bytes;
+
+    configure(kind);
+    defer tiles.release();
+    var block: usize = 0;
+    while (block < a.tokens) : (block += block_tokens_max) {
+        const tile_count = a.x_groups.wholeTiles(block, block_tokens_max);
+        const block_end = @min(a.tokens, block + tile_count * tile_tokens);
+        if (tile_count > 0) {
+            addBlock(l, a, first_panel, panel_count, block, tile_count, own);
+            storeBlock(kind, a, segment, first, panel_count, block, block_end, own);
+        }
+        // A last tile of few tokens.
+        if (block_end == a.tokens or tile_count * tile_tokens == block_tokens_max) continue;
+        for (0..panel_count) |panel| packed_panels.runTile(l, a, segment, first_panel + panel * panel_bytes, first + panel * layouts.panel_rows, block_end);
+    }
+}
+
+/// The totals of some panels for whole tiles of tokens.
+fn addBlock(comptime l: Layout, a: *const matmul.Arguments, first_panel: [*]const u8, panel_count: usize, first_token: usize, tile_count: usize, scratch: *Scratch(Kind.of(l))) void {
+    const groups = a.x_groups.groups;
+    const panel_bytes = l.panelBytes(a.k);
+    var group: usize = 0;
+    while (group < groups) : (group += chunk_groups) {
+        const chunk: Chunk = .{ .first = group, .end = @min(group + chunk_groups, groups) };
+        var panel: usize = 0;
+        while (panel < panel_count) : (panel += scratch.groups.len) {
+            const count = @min(scratch.groups.len, panel_count - panel);
+            for (scratch.groups[0..count], panel..) |*unpacked, index| unpack(l, first_panel + index * panel_bytes, a.k, chunk, unpacked);
+            multiply(Kind.of(l), a, scratch.groups[0..count], chunk, first_token, scratch.totals[panel..][0..count], tile_count);
+        }
+    }
+}
+
+/// Stores totals; tokens outside, so that what one thread writes of a token lies together.
+fn storeBlock(comptime kind: Kind, a: *const matmul.Arguments, segment: *const matmul.Segment, first_row: usize, panel_count: usize, first_token: usize, end_token: usize, scratch: *const Scratch(kind)) void {
+    for (first_token..end_token) |token| {
+        const at = token - first_token;
+        for (scratch.totals[0..panel_count], 0..) |*totals, panel| {
+            matmul.storeLanes(a, segment, first_row + panel * layouts.panel_rows, token, totals[at / tile_tokens][at % tile_tokens]);
+        }
+    }
+}
+
+/// Groups `first .. end` of a row.
+const Chunk = struct { first: usize, end: usize };
+
+fn unpack(comptime l: Layout, panel: [*]const u8, k: usize, chunk: Chunk, groups: *[chunk_groups]Group(Kind.of(l))) void {
     @setEvalBranchQuota(100_000);
+    const kind = comptime Kind.of(l);
+    const first = chunk.first * group_slabs;
+    const end = @min(k / layouts.slab_elements, chunk.end * group_slabs);
+    const next = panelsAtOnce(kind) * l.panelBytes(k);
     var span = panel;
-    var slab = panel;
+    var slab = panel + first / l.slabsPerSpan() * l.spanBytes();
     var head: layouts.Header = undefined;
-    for (0..k / layouts.slab_elements) |index| {
+    for (first..end) |index| {
         if (index % l.slabsPerSpan() == 0) {
             span = slab;
             head = layouts.header(l, span);
             slab += l.headerBytes();
         }
-        inline for (0..l.slabBytes() / 64) |line| @prefetch(slab + 4096 + 64 * line, .{ .locality = 3 });
-        const group = &groups[index / group_slabs];
+        // The same place of the panels that come next, which the loads of this one do not announce.
+        inline for (0..l.slabBytes() / 64) |line| @prefetch(slab + next + 64 * line, .{ .locality = 2 });
+        const group = &groups[index / group_slabs - chunk.first];
         const at = index % group_slabs;
-        if (l.whole()) {
+        if (kind.whole) {
             group.scale[0] = head.unit;
             inline for (0..l.subs()) |sub| {
                 const scale = layouts.wholeScale(l, slab, sub);
@@ -96,15 +177,18 @@ fn unpack(comptime l: Layout, panel: [*]const u8, k: usize, groups: [*]Group(pla
         };
         slab += l.slabBytes();
     }
-    // A chunk of two slabs whose second is not there meets zeros of x; its bytes only have to be defined.
-    const slabs = k / layouts.slab_elements;
-    if (l.whole() and slabs % 2 == 1) {
-        inline for (&groups[slabs / group_slabs].bytes) |*plane| @memset(plane[slabs % group_slabs * slab_registers ..][0..slab_registers], @splat(0));
-    }
+    if (end % group_slabs != 0) clearRest(kind, &groups[end / group_slabs - chunk.first], end % group_slabs);
+}
+
+/// What lies behind the last slab meets zeros of x and has only to be finite.
+fn clearRest(comptime kind: Kind, group: *Group(kind), slabs: usize) void {
+    for (&group.bytes) |*plane| @memset(plane[slabs * slab_registers ..], @splat(0));
+    if (!kind.whole) @memset(group.scale[slabs..], @splat(0));
+    if (kind.minima > 0) @memset(group.min[slabs * (kind.minima / group_slabs) ..], @splat(0));
 }
 
 /// Stores `scale * (integer - offset)` of 64 elements: a signed low byte and what is left, in 256s.
-inline fn scaled(comptime l: Layout, q: simd.U8, scale: I32, group: *Group(planes(l)), at: usize) void {
+inline fn scaled(comptime l: Layout, q: simd.U8, scale: I32, group: *Group(Kind.of(l)), at: usize) void {
     const Words = @Vector(32, i16);
     const UWords = @Vector(32, u16);
     // The scale in both words of a row's lane; the even and the odd bytes of each lane as words.
@@ -116,121 +200,185 @@ inline fn scaled(comptime l: Layout, q: simd.U8, scale: I32, group: *Group(plane
     const odd = (@as(Words, @bitCast(words >> @splat(8))) - offset) *% factor;
     const low_mask: UWords = @splat(0xff);
     group.bytes[0][at] = @bitCast((@as(UWords, @bitCast(even)) & low_mask) | (@as(UWords, @bitCast(odd)) << @splat(8)));
-    if (planes(l) == 1) return;
+    if (comptime Kind.of(l).planes == 1) return;
     const half: Words = @splat(128);
     group.bytes[1][at] = @bitCast((@as(UWords, @bitCast(even +% half)) >> @splat(8)) | (@as(UWords, @bitCast(odd +% half)) & ~low_mask));
 }
 
-/// 0 to 3: sums of (high, low) bytes of x times (low, high) bytes of the weights; 4, 5: high and low bytes of x;
-/// 6, 7: low and high bytes of the weights.
-fn configure(comptime l: Layout, tokens: usize) void {
-    const chunk = if (l.whole()) 64 else 32;
+/// 0 to 3: sums; 4, 5: high and low bytes of x; 6, 7: low and high bytes of the weights.
+fn configure(comptime kind: Kind) void {
+    const elements = if (kind.whole) 64 else 32;
     var configuration: tiles.Configuration = .{};
-    for (0..4) |tile| configuration.set(tile, tokens, 64);
-    for (4..6) |tile| configuration.set(tile, tokens, chunk);
-    for (6..8) |tile| configuration.set(tile, chunk / 4, 64);
+    for (0..4) |tile| configuration.set(tile, tile_tokens, 64);
+    for (4..6) |tile| configuration.set(tile, tile_tokens, elements);
+    for (6..8) |tile| configuration.set(tile, elements / 4, 64);
     configuration.load();
 }
 
-const Sums = [4][tile_tokens]I32;
+/// Sums that have left the tiles: four of a group or, for half float scales, the high and the low ones of each slab.
+const Sums = [2 * group_slabs][tile_tokens]I32;
 
-/// Whether a tile of sums is used: 2 and 3 are of the low bytes of x, 1 and 3 of the high bytes of the weights.
-fn hasSum(comptime l: Layout, comptime bytes: Bytes, comptime tile: usize) bool {
-    return (tile < 2 or bytes == .both) and (tile % 2 == 0 or planes(l) == 2);
+/// A group of a tile of tokens on its way through the tile unit.
+fn Work(comptime kind: Kind) type {
+    return struct {
+        group: *const Group(kind),
+        records: [*]const Record,
+        bytes: Bytes,
+        sums: *Sums,
+        /// What the group is added to, and where the result goes.
+        from: *const Totals,
+        to: *Totals,
+    };
 }
 
-fn multiply(comptime l: Layout, comptime known_size: ?usize, a: *const matmul.Arguments, segment: *const matmul.Segment, groups: [*]const Group(planes(l)), row: usize, token: usize, run_size: usize) void {
-    const size = known_size orelse run_size;
-    var acc: [tile_tokens]F32 = @splat(@splat(0));
-    // Two sets of sums, so that one is scaled while the next is computed.
+/// Adds the products of a chunk's groups of some panels to the totals of whole tiles of tokens.
+fn multiply(comptime kind: Kind, a: *const matmul.Arguments, panels: []const [chunk_groups]Group(kind), chunk: Chunk, first_token: usize, totals: []PanelTotals, tile_count: usize) void {
     var sums: [2]Sums = undefined;
-    var records: [*]const Record = a.x_groups.first(token);
-    const slabs = a.k / layouts.slab_elements;
-    for (0..a.x_groups.groups) |index| {
-        const present = @min(group_slabs, slabs - index * group_slabs);
-        switch (activations.Rows.bytesOf(records, size)) {
-            inline else => |bytes| if (l.whole())
-                addWhole(l, bytes, known_size, &groups[index], records, present, size, &sums[index % 2], &acc)
-            else
-                addHalves(l, bytes, known_size, &groups[index], records, present, size, &sums, &acc),
+    var nowhere: Totals = undefined;
+    const zeros: Totals = @splat(@splat(0));
+    // Nothing comes before the first: what the tiles hold is scaled to nowhere.
+    var before: Work(kind) = .{ .group = &panels[0][0], .records = a.x_groups.first(first_token), .bytes = .high, .sums = &sums[1], .from = &zeros, .to = &nowhere };
+    for (0..tile_count) |tile| {
+        const first_records = a.x_groups.first(first_token + tile * tile_tokens) + chunk.first * tile_tokens;
+        for (panels, totals) |*groups, *of_panel| {
+            var records = first_records;
+            for (groups[0 .. chunk.end - chunk.first], chunk.first..) |*group, index| {
+                const work: Work(kind) = .{
+                    .group = group,
+                    .records = records,
+                    .bytes = a.x_groups.bytesOf(records, tile_tokens),
+                    // Whole sums leave their tiles in the step that scales them.
+                    .sums = if (kind.whole or before.sums != &sums[0]) &sums[0] else &sums[1],
+                    .from = if (index == 0) &zeros else &of_panel[tile],
+                    .to = &of_panel[tile],
+                };
+                switch (before.bytes) {
+                    inline else => |bytes_before| switch (work.bytes) {
+                        inline else => |bytes| step(kind, bytes_before, bytes, &before, &work),
+                    },
+                }
+                before = work;
+                records += tile_tokens;
+            }
         }
-        records += size;
     }
-    for (acc[0..size], token..) |values, t| matmul.storeLanes(a, segment, row, t, values);
-}
-
-inline fn addWhole(comptime l: Layout, comptime bytes: Bytes, comptime known_size: ?usize, group: *const Group(planes(l)), records: [*]const Record, slabs: usize, size: usize, sums: *Sums, acc: *[tile_tokens]F32) void {
-    inline for (0..4) |tile| if (comptime hasSum(l, bytes, tile)) tiles.zero(tile);
-    if (slabs == group_slabs) {
-        inline for (0..group_slabs / 2) |chunk| addChunk(l, bytes, group, records, chunk);
-    } else for (0..(slabs + 1) / 2) |chunk| addChunk(l, bytes, group, records, chunk);
-    inline for (0..4) |tile| if (comptime hasSum(l, bytes, tile)) tiles.store(tile, &sums[tile]);
-
-    if (known_size) |count| {
-        inline for (0..count) |t| scaleWhole(l, bytes, group, &records[t], slabs, sums, t, &acc[t]);
-    } else for (0..size) |t| scaleWhole(l, bytes, group, &records[t], slabs, sums, t, &acc[t]);
-}
-
-/// Two slabs, 64 elements: all pairs of high and low bytes.
-inline fn addChunk(comptime l: Layout, comptime bytes: Bytes, group: *const Group(planes(l)), records: [*]const Record, chunk: usize) void {
-    tiles.load(4, &records[0].high[64 * chunk], @sizeOf(Record));
-    tiles.load(6, &group.bytes[0][2 * slab_registers * chunk], 64);
-    tiles.addBytes(0, 4, 6);
-    if (planes(l) == 2) {
-        tiles.load(7, &group.bytes[1][2 * slab_registers * chunk], 64);
-        tiles.addBytes(1, 4, 7);
-    }
-    if (bytes == .high) return;
-    tiles.load(5, &records[0].low[64 * chunk], @sizeOf(Record));
-    tiles.addBytes(2, 5, 6);
-    if (planes(l) == 2) tiles.addBytes(3, 5, 7);
-}
-
-inline fn scaleWhole(comptime l: Layout, comptime bytes: Bytes, group: *const Group(planes(l)), record: *const Record, slabs: usize, sums: *const Sums, t: usize, total: *F32) void {
-    if (l.has_min) {
-        if (slabs == group_slabs) {
-            inline for (0..group_slabs) |slab| addMinima(l, group, record, slab, total);
-        } else for (0..slabs) |slab| addMinima(l, group, record, slab, total);
-    }
-    var high = sums[0][t];
-    var low = if (bytes == .both) sums[2][t] else @as(I32, @splat(0));
-    if (planes(l) == 2) {
-        high +%= sums[1][t] << @splat(8);
-        if (bytes == .both) low +%= sums[3][t] << @splat(8);
-    }
-    total.* = math.mulAdd(packed_panels.wholeSum(high, low), group.scale[0] * @as(F32, @splat(record.scale)), total.*);
-}
-
-inline fn addMinima(comptime l: Layout, group: *const Group(planes(l)), record: *const Record, slab: usize, total: *F32) void {
-    inline for (0..l.subs()) |sub| {
-        const sum: F32 = @splat(packed_panels.totalOf(l, record, slab, sub));
-        total.* = math.mulAdd(group.min[slab * l.subs() + sub], sum, total.*);
+    switch (before.bytes) {
+        inline else => |bytes_before| step(kind, bytes_before, null, &before, &before),
     }
 }
 
-inline fn addHalves(comptime l: Layout, comptime bytes: Bytes, comptime known_size: ?usize, group: *const Group(planes(l)), records: [*]const Record, slabs: usize, size: usize, sums: *[2]Sums, acc: *[tile_tokens]F32) void {
-    for (0..slabs) |slab| {
-        const set = &sums[slab % 2];
-        tiles.zero(0);
-        tiles.load(6, &group.bytes[0][slab_registers * slab], 64);
-        tiles.load(4, &records[0].high[32 * slab], @sizeOf(Record));
-        tiles.addBytes(0, 4, 6);
-        tiles.store(0, &set[0]);
-        if (bytes == .both) {
-            tiles.zero(1);
-            tiles.load(5, &records[0].low[32 * slab], @sizeOf(Record));
-            tiles.addBytes(1, 5, 6);
-            tiles.store(1, &set[1]);
+/// Products of tiles in a group.
+const slots = 8;
+
+/// Multiplies one group while the sums of the one before leave the tiles and are scaled; without `bytes` only the
+/// latter. A tile of sums is stored just before it is used again: its last product is then long done.
+inline fn step(comptime kind: Kind, comptime bytes_before: Bytes, comptime bytes: ?Bytes, before: *const Work(kind), work: *const Work(kind)) void {
+    inline for (0..slots) |slot| {
+        const place = comptime Place.of(kind, slot);
+        if (comptime place.stored(kind, bytes_before, bytes)) |sum| {
+            tiles.store(place.tile, if (sum.of_this) &work.sums[sum.index] else &before.sums[sum.index]);
         }
-        if (known_size) |count| {
-            inline for (0..count) |t| scaleHalf(l, bytes, group, &records[t], slab, set, t, &acc[t]);
-        } else for (0..size) |t| scaleHalf(l, bytes, group, &records[t], slab, set, t, &acc[t]);
+        if (bytes) |present| if (comptime place.has(kind, present)) {
+            if (place.is_first) tiles.zero(place.tile);
+            if (place.loads_high) tiles.load(4, &work.records[0].high[place.element], @sizeOf(Record));
+            if (place.loads_low) tiles.load(5, &work.records[0].low[place.element], @sizeOf(Record));
+            if (place.loads_weights) tiles.load(place.weights, &work.group.bytes[place.weights - 6][place.element / 4], 64);
+            tiles.addBytes(place.tile, place.x, place.weights);
+        };
+        // The first half of the slots stores the last sums.
+        const rows = comptime tile_tokens / (slots / 2);
+        if (slot >= slots / 2) inline for ((slot - slots / 2) * rows..(slot - slots / 2 + 1) * rows) |t| addScaled(kind, bytes_before, before, t);
     }
 }
 
-inline fn scaleHalf(comptime l: Layout, comptime bytes: Bytes, group: *const Group(planes(l)), record: *const Record, slab: usize, sums: *const Sums, t: usize, total: *F32) void {
-    const upper = sums[0][t] << @splat(7);
-    const sum: F32 = @floatFromInt(if (bytes == .both) upper + sums[1][t] else upper);
-    total.* = math.mulAdd(sum, group.scale[slab] * @as(F32, @splat(record.scale)), total.*);
-    if (l.has_min) total.* = math.mulAdd(group.min[slab], @as(F32, @splat(record.total_32[slab])), total.*);
+/// Which tiles a slot multiplies.
+const Place = struct {
+    /// Of the sum.
+    tile: usize,
+    x: usize,
+    weights: usize,
+    /// First of the elements of the group.
+    element: usize,
+    is_first: bool,
+    loads_high: bool,
+    loads_low: bool,
+    loads_weights: bool,
+    slab: usize,
+
+    fn of(kind: Kind, slot: usize) Place {
+        if (!kind.whole) {
+            // A slab in two slots, high and low bytes of x; its sums in one pair of tiles or the other.
+            const slab = slot / 2;
+            const is_low = slot % 2 == 1;
+            return .{
+                .tile = slab % 2 * 2 + slot % 2,
+                .x = if (is_low) 5 else 4,
+                .weights = 6,
+                .element = layouts.slab_elements * slab,
+                .is_first = true,
+                .loads_high = !is_low,
+                .loads_low = is_low,
+                .loads_weights = !is_low,
+                .slab = slab,
+            };
+        }
+        // Two slabs, 64 elements, in four slots: all pairs of high and low bytes.
+        const tile = slot % 4;
+        return .{
+            .tile = tile,
+            .x = if (tile < 2) 4 else 5,
+            .weights = 6 + tile % 2,
+            .element = 64 * (slot / 4),
+            .is_first = slot < 4,
+            .loads_high = tile == 0,
+            .loads_low = tile == 2,
+            .loads_weights = tile < 2,
+            .slab = 0,
+        };
+    }
+
+    /// Whether the bytes of x and of the weights that it multiplies are there.
+    fn has(place: Place, kind: Kind, bytes: Bytes) bool {
+        return (place.x == 4 or bytes == .both) and place.weights - 6 < kind.planes;
+    }
+
+    const Stored = struct { of_this: bool, index: usize };
+
+    /// The sum that this slot takes out of its tile: the one before's, or an earlier slab's of the same group.
+    fn stored(place: Place, kind: Kind, bytes_before: Bytes, bytes: ?Bytes) ?Stored {
+        if (kind.whole) return if (place.is_first and place.has(kind, bytes_before)) .{ .of_this = false, .index = place.tile } else null;
+        const of_this = place.slab >= 2;
+        const owner = if (of_this) bytes orelse return null else bytes_before;
+        return if (place.has(kind, owner)) .{ .of_this = of_this, .index = 2 * ((place.slab + 2) % group_slabs) + place.tile % 2 } else null;
+    }
+};
+
+/// Adds the scaled sums of a token to its totals.
+inline fn addScaled(comptime kind: Kind, comptime bytes: Bytes, work: *const Work(kind), comptime t: usize) void {
+    const group = work.group;
+    const record = &work.records[t];
+    const x_scale: F32 = @splat(record.scale);
+    var total = work.from[t];
+    if (kind.whole) {
+        const sums = work.sums;
+        inline for (0..kind.minima) |sub| {
+            const sum = if (kind.minima == group_slabs) record.total_32[sub] else record.total_16[sub];
+            total = math.mulAdd(group.min[sub], @splat(sum), total);
+        }
+        var high = sums[0][t];
+        var low = if (bytes == .both) sums[2][t] else @as(I32, @splat(0));
+        if (kind.planes == 2) {
+            high +%= sums[1][t] << @splat(8);
+            if (bytes == .both) low +%= sums[3][t] << @splat(8);
+        }
+        work.to[t] = math.mulAdd(packed_panels.wholeSum(high, low), group.scale[0] * x_scale, total);
+        return;
+    }
+    inline for (0..group_slabs) |slab| {
+        const upper = work.sums[2 * slab][t] << @splat(7);
+        const sum: F32 = @floatFromInt(if (bytes == .both) upper + work.sums[2 * slab + 1][t] else upper);
+        total = math.mulAdd(sum, group.scale[slab] * x_scale, total);
+        if (kind.minima > 0) total = math.mulAdd(group.min[slab], @as(F32, @splat(record.total_32[slab])), total);
+    }
+    work.to[t] = total;
 }

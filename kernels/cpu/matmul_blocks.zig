@@ -92,7 +92,7 @@ inline fn accumulate(
     @setEvalBranchQuota(100_000);
     const stride = a.x_groups.tileSize(first_token - first_token % activations.tile_tokens);
     const records = a.x_groups.first(first_token) + group / 2 * stride;
-    switch (activations.Rows.bytesOf(records, tokens)) {
+    switch (a.x_groups.bytesOf(records, tokens)) {
         inline else => |bytes| accumulateBytes(bytes, offset, has_min, rows, tokens, groups, records, group, acc),
     }
 }

@@ -25,7 +25,7 @@ const register_panels = 4;
 /// cache. Also, the shorter a sum, the less it rounds.
 const chunk_steps = 1024 / planes.step_elements;
 /// Rows of a unit at most, and tokens between the chunks of k, whose sums stay in the same cache.
-pub const rows_max = 256;
+const rows_max = matmul.unit_rows_max;
 const block_tokens = 512;
 
 /// Weights that so few tokens meet come from memory.

@@ -95,7 +95,7 @@ pub fn runTile(comptime l: Layout, a: *const matmul.Arguments, segment: *const m
         for (0..groups_per_span) |_| {
             const present = @min(slabs, group_slabs);
             group.unpack(l, head, span, present);
-            switch (activations.Rows.bytesOf(records, size)) {
+            switch (a.x_groups.bytesOf(records, size)) {
                 inline else => |bytes| addGroup(l, bytes, &group, present, records[0..size], acc[0..size]),
             }
             span += present * l.slabBytes();

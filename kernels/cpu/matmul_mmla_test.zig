@@ -109,6 +109,8 @@ fn Product(comptime dtype: ops.DType) type {
                 .x = p.x.ptr,
                 .x_stride = p.k,
                 .x_groups = quantized,
+                .x_planes = undefined,
+                .needs = .{ .groups = true },
                 .residual = null,
                 .residual_stride = 0,
                 .tokens = tokens,

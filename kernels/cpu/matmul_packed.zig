@@ -29,9 +29,8 @@ pub fn run(a: *const matmul.Arguments, segment: *const matmul.Segment, panels: [
     switch (segment.dtype) {
         inline .q4_0, .q4_1, .q5_0, .q5_1, .q8_0, .q2_k, .q3_k, .q4_k, .q5_k, .q6_k, .iq4_nl, .mxfp4 => |dtype| {
             const l = comptime Layout.of(dtype);
+            if (tiles.available() and a.tokens >= amx.tokens_min) return amx.run(l, a, segment, panels, first, end, scratch);
             const panel_bytes = l.panelBytes(a.k);
-            const with_tiles = tiles.available() and a.tokens >= amx.tokens_min;
-            defer if (with_tiles) tiles.release();
             const block_tokens = residentTokens(a);
             var block: usize = 0;
             while (block < a.tokens) : (block += block_tokens) {
@@ -39,10 +38,8 @@ pub fn run(a: *const matmul.Arguments, segment: *const matmul.Segment, panels: [
                 var row = first;
                 while (row < end) : (row += layouts.panel_rows) {
                     const panel = panels + row / layouts.panel_rows * panel_bytes;
-                    if (with_tiles) amx.run(l, a, segment, panel, row, block, block_end, scratch) else {
-                        var token = block;
-                        while (token < block_end) : (token += activations.tile_tokens) runTile(l, a, segment, panel, row, token);
-                    }
+                    var token = block;
+                    while (token < block_end) : (token += activations.tile_tokens) runTile(l, a, segment, panel, row, token);
                 }
             }
         },
@@ -57,12 +54,13 @@ fn residentTokens(a: *const matmul.Arguments) usize {
 }
 
 pub fn runTile(comptime l: Layout, a: *const matmul.Arguments, segment: *const matmul.Segment, panel: [*]const u8, row: usize, token: usize) void {
-    const size = a.x_groups.tileSize(token);
+    const stride = a.x_groups.tileSize(token);
+    const size = @min(stride, a.tokens - token);
     if (simd.has_i8mm and size >= mmla.tokens_min) return mmla.runTile(l, a, segment, panel, row, token);
     var done: usize = 0;
     while (done < size) : (done += register_tokens) {
         switch (@min(register_tokens, size - done)) {
-            inline 1...register_tokens => |tokens| multiply(l, tokens, a, segment, panel, row, token + done, size),
+            inline 1...register_tokens => |tokens| multiply(l, tokens, a, segment, panel, row, token + done, stride),
             else => unreachable,
         }
     }
@@ -92,7 +90,7 @@ fn multiply(
         for (0..groups_per_span) |_| {
             // Formats in blocks of 32 may end in the middle of a group.
             const present = if (l.scales == .super) layouts.group_slabs else @min(slabs, layouts.group_slabs);
-            switch (activations.Rows.bytesOf(records, tokens)) {
+            switch (a.x_groups.bytesOf(records, tokens)) {
                 inline else => |bytes| addGroup(l, bytes, tokens, head, span, present, from_memory, records, &acc),
             }
             span += present * l.slabBytes();

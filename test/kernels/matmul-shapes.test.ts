@@ -7,7 +7,15 @@ import { expect, test } from "bun:test";
 import { DTYPES } from "../../src/backend/dtype.ts";
 import { ProgramBuilder } from "../../src/graph/builder.ts";
 import { matmul } from "../../src/graph/record.ts";
-import { expectClose, expectSameBits, GuardedMemory, LEVELS, Recording, runWords } from "./harness.ts";
+import {
+  expectClose,
+  expectSameBits,
+  GuardedMemory,
+  LEVELS,
+  PRODUCT_LEVELS,
+  Recording,
+  runWords,
+} from "./harness.ts";
 import { Random, randomWeights, type WeightDtype } from "./random.ts";
 import { dequantize } from "./reference/dequantize.ts";
 import { multiply, productBounds, quantizeActivations } from "./reference/matmul.ts";
@@ -56,6 +64,47 @@ for (const dtype of ["q4_k", "q6_k", "q8_0", "q4_0", "bf16", "f16"] as const) {
         expectSameBits(some, part, `${level} rows ${first} to ${first + count}`);
       }
       recording.set(x, rows);
+    }
+  });
+}
+
+for (const precision of ["precise", "fast"] as const) {
+  test(`more rows than meet an unpacked panel at once, ${precision}`, () => {
+    const height = 150;
+    // A block of 512, a tile of 16, and one in which three are missing.
+    const tokens = 541;
+    for (const [dtype, k] of [
+      ["q4_0", 576],
+      ["q4_k", 768],
+      ["q2_k", 768],
+      ["q8_0", 544],
+      ["q5_1", 608],
+    ] as [WeightDtype, number][]) {
+      const random = new Random(33);
+      const recording = new Recording();
+      const dimension = recording.program.dimension("tokens", tokens);
+      const rows = random.floats(tokens * k);
+      const x = recording.f32("x", [dimension, k], rows);
+      const weight = recording.input("weight", dtype, [height, k], randomWeights(random, dtype, height, k));
+      const activations = precision;
+      const out = matmul(recording.program, { name: "out", x, weights: [weight], activations, keep: true });
+      // An emulated GPU takes minutes for so many.
+      for (const { level, devices } of PRODUCT_LEVELS.filter(({ level }) => !level.startsWith("cuda"))) {
+        const all = recording.run(devices[1], [tokens]).bytes(out);
+        for (const [first, count] of [
+          [0, 1],
+          [505, 13],
+          [509, 5],
+          [528, 1],
+          [540, 1],
+        ] as const) {
+          recording.set(x, rows.subarray(first * k, (first + count) * k));
+          const some = recording.run(devices[0], [count]).bytes(out);
+          const part = all.subarray(first * height * 4, (first + count) * height * 4);
+          expectSameBits(some, part, `${level} ${dtype} rows ${first} to ${first + count}`);
+        }
+        recording.set(x, rows);
+      }
     }
   });
 }
