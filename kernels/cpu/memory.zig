@@ -69,8 +69,22 @@ pub const Buffer = struct {
         if (buffer.mapping) |pages| _ = std.c.munmap(@ptrCast(@alignCast(pages.ptr)), pages.len);
     }
 
-    /// Gives the resident pages of a file view back; they are read again from the file when they are touched.
-    pub fn dropPages(buffer: *const Buffer) void {
+    pub fn holds(buffer: *const Buffer, address: [*]const u8) bool {
+        return @intFromPtr(address) -% @intFromPtr(buffer.memory) < buffer.bytes;
+    }
+
+    /// Gives the resident pages of a file view back that lie whole between two of its addresses; they are read again
+    /// from the file when they are touched.
+    pub fn dropPages(buffer: *const Buffer, from: [*]const u8, bytes: usize) void {
+        if (buffer.writable or buffer.mapping == null) return;
+        const page = std.heap.pageSize();
+        const first = std.mem.alignForward(usize, @intFromPtr(from), page);
+        const end = std.mem.alignBackward(usize, @intFromPtr(from) + bytes, page);
+        if (first < end) _ = std.c.madvise(@ptrFromInt(first), end - first, std.c.MADV.DONTNEED);
+    }
+
+    /// All of them.
+    pub fn dropAllPages(buffer: *const Buffer) void {
         const pages = buffer.mapping orelse return;
         if (!buffer.writable) _ = std.c.madvise(@ptrCast(pages.ptr), pages.len, std.c.MADV.DONTNEED);
     }

@@ -13,6 +13,7 @@ const Units = @import("pool.zig").Units;
 
 pub const Packing = struct {
     bodies: []lower.Body,
+    buffers: []const *memory.Buffer,
     pool: *Pool,
     units: Units,
 
@@ -35,11 +36,11 @@ pub const Packing = struct {
         }
         // One lane, so that units come in rising order.
         var lane: [1]Lane = .{.{}};
-        var packing: Packing = .{ .bodies = bodies, .pool = pool, .units = .{ .lanes = &lane } };
+        var packing: Packing = .{ .bodies = bodies, .buffers = buffers, .pool = pool, .units = .{ .lanes = &lane } };
         packing.units.reset(epoch, @intCast(totalPanels(bodies)));
         pool.run(runThread, &packing);
         pool.quiesce();
-        for (buffers) |buffer| buffer.dropPages();
+        for (buffers) |buffer| buffer.dropAllPages();
         return panels;
     }
 
@@ -54,6 +55,7 @@ pub const Packing = struct {
                 const count = panelCount(segment);
                 while (unit < first + count) {
                     packOne(body, segment, unit - first);
+                    packing.dropSource(segment, unit - first + 1);
                     packing.units.finish(packing.pool, 1);
                     unit = packing.units.take(epoch, thread) orelse std.math.maxInt(u32);
                 }
@@ -64,6 +66,19 @@ pub const Packing = struct {
         _ = packing.units.wait(packing.pool, epoch, &ahead);
     }
 
+    /// Gives the pages of a weight back now and then, behind `panels` that are packed, so that not the whole of the
+    /// file is resident beside its copy. Who still reads there gets them once more.
+    fn dropSource(packing: *const Packing, segment: *const matmul.Segment, panels: usize) void {
+        const span_panels = std.math.divCeil(usize, dropped_bytes, layouts.panel_rows * segment.row_bytes) catch unreachable;
+        if (panels % span_panels != 0 and panels != panelCount(segment)) return;
+        const begin = (panels - 1) / span_panels * span_panels * layouts.panel_rows;
+        const end = @min(panels * layouts.panel_rows, segment.rows);
+        const from = segment.data + begin * segment.row_bytes;
+        for (packing.buffers) |buffer| {
+            if (buffer.holds(from)) return buffer.dropPages(from, (end - begin) * segment.row_bytes);
+        }
+    }
+
     fn packOne(body: *lower.Body, segment: *matmul.Segment, panel: usize) void {
         const k = body.matmul.k;
         const bytes = matmul.panelBytes(segment.dtype, k).?;
@@ -71,6 +86,9 @@ pub const Packing = struct {
         matmul.packPanel(segment, panel * layouts.panel_rows, k, target);
     }
 };
+
+/// Pages that are given back at once.
+const dropped_bytes = 4 << 20;
 
 /// A packing runs once.
 const epoch = 1;
