@@ -58,17 +58,26 @@ pub const Arguments = struct {
     }
 };
 
-/// Forms of x beside f32.
+/// Forms of x: quantised, in bfloat16, as it is.
 pub const Forms = struct {
     groups: bool = false,
     planes: bool = false,
+    floats: bool = false,
 
     /// What weights of a type need, re-laid or where they lie.
     pub fn add(forms: *Forms, dtype: ops.DType, repack: bool) void {
-        if (isQuantized(dtype)) forms.groups = true;
-        if (repack and brain.takes(dtype)) forms.planes = true;
+        if (isQuantized(dtype)) {
+            forms.groups = true;
+        } else if (repack and brain.takes(dtype)) {
+            forms.planes = true;
+        } else forms.floats = true;
     }
 
+    fn onlyPlanes(forms: Forms) bool {
+        return forms.planes and !forms.groups and !forms.floats;
+    }
+
+    /// Whether x has to be brought into one.
     pub fn any(forms: Forms) bool {
         return forms.groups or forms.planes;
     }
@@ -104,45 +113,75 @@ const rows_min = layouts.panel_rows;
 /// Rows of a unit at most.
 pub const unit_rows_max = 256;
 
-/// One unit is up to `unitRows` rows of one segment, all tokens.
+/// One unit is up to so many rows of one segment, and so many tokens.
 pub fn unitCount(a: *const Arguments, threads: usize) usize {
     if (a.tokens == 0) return 0;
-    const rows = unitRows(a, threads);
+    const size: UnitSize = .of(a, threads);
     var total: usize = 0;
-    for (a.segments[0..a.segment_count]) |segment| total += std.math.divCeil(usize, segment.rows, rows) catch unreachable;
-    return total;
+    for (a.segments[0..a.segment_count]) |segment| total += ceilDivide(segment.rows, size.rows);
+    return total * size.tokenGroups(a);
 }
 
-/// Small enough that every thread gets several units, large enough that taking one costs nothing.
-fn unitRows(a: *const Arguments, threads: usize) usize {
-    var total: usize = 0;
-    for (a.segments[0..a.segment_count]) |segment| total += segment.rows;
-    var rows: usize = rows_min;
-    while (rows < 128 and total / rows > 16 * threads) rows *= 2;
-    // Many tokens pass by the weights of a unit: the more of those, the fewer times.
-    if (tiles.available() and a.tokens > activations.tile_tokens) {
-        while (rows < unit_rows_max and total / rows > 3 * threads) rows *= 2;
+const UnitSize = struct {
+    rows: usize,
+    tokens: usize,
+
+    /// Small enough that every thread gets several units, large enough that taking one costs nothing.
+    fn of(a: *const Arguments, threads: usize) UnitSize {
+        var total: usize = 0;
+        for (a.segments[0..a.segment_count]) |segment| total += segment.rows;
+        var rows: usize = rows_min;
+        while (rows < 128 and total / rows > 16 * threads) rows *= 2;
+        if (!tiles.available() or a.tokens <= activations.tile_tokens) return .{ .rows = rows, .tokens = a.tokens };
+        // Many tokens pass by the weights of a unit: the more of those, the fewer times.
+        if (!a.needs.onlyPlanes()) {
+            while (rows < unit_rows_max and total / rows > 3 * threads) rows *= 2;
+            return .{ .rows = rows, .tokens = a.tokens };
+        }
+        // And the more tokens, the less often weights come to meet them.
+        const wanted = 4 * threads;
+        var tokens = std.mem.alignForward(usize, a.tokens, planes.tile_tokens);
+        while (rows < unit_rows_max and total / rows * ceilDivide(tokens, brain.tokens_min) > wanted) rows *= 2;
+        while (tokens > brain.tokens_min and total / rows * ceilDivide(a.tokens, tokens) < wanted) tokens = std.mem.alignForward(usize, tokens / 2, planes.tile_tokens);
+        return .{ .rows = rows, .tokens = tokens };
     }
-    return rows;
+
+    fn tokenGroups(size: UnitSize, a: *const Arguments) usize {
+        return ceilDivide(a.tokens, size.tokens);
+    }
+};
+
+fn ceilDivide(count: usize, size: usize) usize {
+    return std.math.divCeil(usize, count, size) catch unreachable;
 }
 
 pub fn runUnit(a: *const Arguments, threads: usize, unit: usize, scratch: []align(64) u8) void {
     const place = Place.of(a, threads, unit);
-    runRows(a, place.segment, place.first, place.end, scratch);
+    runPlace(a, &place, scratch);
 }
 
-/// Rows of a unit.
-const Place = struct {
+/// Rows and tokens of a unit. Its neighbours have other tokens of the same rows.
+pub const Place = struct {
     segment: *const Segment,
     first: usize,
     end: usize,
+    first_token: usize,
+    end_token: usize,
 
     fn of(a: *const Arguments, threads: usize, unit: usize) Place {
-        const rows = unitRows(a, threads);
-        var index = unit;
+        const size: UnitSize = .of(a, threads);
+        const groups = size.tokenGroups(a);
+        const first_token = unit % groups * size.tokens;
+        var index = unit / groups;
         for (a.segments[0..a.segment_count]) |*segment| {
-            const units = std.math.divCeil(usize, segment.rows, rows) catch unreachable;
-            if (index < units) return .{ .segment = segment, .first = index * rows, .end = @min((index + 1) * rows, segment.rows) };
+            const units = ceilDivide(segment.rows, size.rows);
+            if (index < units) return .{
+                .segment = segment,
+                .first = index * size.rows,
+                .end = @min((index + 1) * size.rows, segment.rows),
+                .first_token = first_token,
+                .end_token = @min(first_token + size.tokens, a.tokens),
+            };
             index -= units;
         }
         unreachable;
@@ -157,14 +196,15 @@ pub fn weightsOf(a: *const Arguments, threads: usize, unit: usize) ?[*]const u8 
     return panels + place.first / layouts.panel_rows * panelBytes(place.segment.dtype, a.k).?;
 }
 
-fn runRows(a: *const Arguments, segment: *const Segment, first: usize, end: usize, scratch: []align(64) u8) void {
+fn runPlace(a: *const Arguments, place: *const Place, scratch: []align(64) u8) void {
+    const segment = place.segment;
     if (segment.panels) |panels| {
-        if (isQuantized(segment.dtype)) return packed_panels.run(a, segment, panels, first, end, scratch);
-        return if (simd.has_brain_tiles) brain.run(a, segment, panels, first, end, scratch) else unreachable;
+        if (isQuantized(segment.dtype)) return packed_panels.run(a, segment, panels, place.first, place.end, scratch);
+        return if (simd.has_brain_tiles) brain.run(a, place, panels, scratch) else unreachable;
     }
     switch (segment.dtype) {
-        inline .f32, .f16, .bf16 => |dtype| plain.run(dtype, a, segment, first, end),
-        inline .q4_0, .q4_1, .q5_0, .q5_1, .q8_0, .q2_k, .q3_k, .q4_k, .q5_k, .q6_k, .iq4_nl, .mxfp4 => |dtype| blocks.run(formats.Format(dtype), a, segment, first, end, scratch),
+        inline .f32, .f16, .bf16 => |dtype| plain.run(dtype, a, segment, place.first, place.end),
+        inline .q4_0, .q4_1, .q5_0, .q5_1, .q8_0, .q2_k, .q3_k, .q4_k, .q5_k, .q6_k, .iq4_nl, .mxfp4 => |dtype| blocks.run(formats.Format(dtype), a, segment, place.first, place.end, scratch),
         else => unreachable,
     }
 }

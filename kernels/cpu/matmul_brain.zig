@@ -27,6 +27,8 @@ const chunk_steps = 1024 / planes.step_elements;
 /// Rows of a unit at most, and tokens between the chunks of k, whose sums stay in the same cache.
 const rows_max = matmul.unit_rows_max;
 const block_tokens = 512;
+/// Tokens of a unit at least.
+pub const tokens_min = 64;
 
 /// Weights that so few tokens meet come from memory.
 const from_memory_tokens = 2 * tile_tokens;
@@ -75,12 +77,12 @@ fn packTile(source: [*]const u8, row_bytes: usize, count: usize, bytes: usize, t
     }
 }
 
-/// Rows `first .. end` of a segment, `first` a multiple of 16, all tokens.
-pub fn run(a: *const matmul.Arguments, segment: *const matmul.Segment, panels: [*]const u8, first: usize, end: usize, scratch: []align(64) u8) void {
+/// Rows and tokens of a place, which both begin at multiples of 16.
+pub fn run(a: *const matmul.Arguments, place: *const matmul.Place, panels: [*]const u8, scratch: []align(64) u8) void {
     defer tiles.release();
     switch (a.x_planes.precision) {
         inline else => |precision| {
-            const product: Product(planes.planeCount(precision)) = .{ .a = a, .segment = segment, .panels = panels, .first = first, .end = end, .scratch = scratch };
+            const product: Product(planes.planeCount(precision)) = .{ .a = a, .place = place, .panels = panels, .scratch = scratch };
             product.run();
         },
     }
@@ -89,20 +91,18 @@ pub fn run(a: *const matmul.Arguments, segment: *const matmul.Segment, panels: [
 fn Product(comptime plane_count: usize) type {
     return struct {
         a: *const matmul.Arguments,
-        segment: *const matmul.Segment,
+        place: *const matmul.Place,
         panels: [*]const u8,
-        first: usize,
-        end: usize,
         scratch: []align(64) u8,
 
         const Self = @This();
 
         fn run(product: *const Self) void {
             const a = product.a;
-            var block: usize = 0;
+            var block = product.place.first_token;
             var configured: usize = 0;
-            while (block < a.tokens) : (block += block_tokens) {
-                const block_end = @min(a.tokens, block + block_tokens);
+            while (block < product.place.end_token) : (block += block_tokens) {
+                const block_end = @min(product.place.end_token, block + block_tokens);
                 var step: usize = 0;
                 while (step < a.x_planes.steps) : (step += chunk_steps) {
                     var token = block;
@@ -124,17 +124,17 @@ fn Product(comptime plane_count: usize) type {
             while (panel < count) {
                 // One stream is what the memory is fastest at.
                 const width = if (from_memory) 1 else @min(register_panels, count - panel);
-                const place: Place = .{ .panel = panel, .token = token, .step = step, .size = size, .sums = product.sumsOf(block, token) + panel };
+                const part: Part = .{ .panel = panel, .token = token, .step = step, .size = size, .sums = product.sumsOf(block, token) + panel };
                 switch (width) {
-                    1 => if (from_memory) product.multiply(1, true, place) else product.multiply(1, false, place),
-                    inline 2...register_panels => |panel_count| product.multiply(panel_count, false, place),
+                    1 => if (from_memory) product.multiply(1, true, part) else product.multiply(1, false, part),
+                    inline 2...register_panels => |panel_count| product.multiply(panel_count, false, part),
                     else => unreachable,
                 }
                 panel += width;
             }
         }
 
-        const Place = struct { panel: usize, token: usize, step: usize, size: usize, sums: [*]Sums };
+        const Part = struct { panel: usize, token: usize, step: usize, size: usize, sums: [*]Sums };
 
         /// Where the sums of a tile wait for the next chunk, panel by panel.
         fn sumsOf(product: *const Self, block: usize, token: usize) [*]Sums {
@@ -142,22 +142,22 @@ fn Product(comptime plane_count: usize) type {
             return all + (token - block) / tile_tokens * product.panelCount();
         }
 
-        fn multiply(product: *const Self, comptime panel_count: usize, comptime from_memory: bool, place: Place) void {
+        fn multiply(product: *const Self, comptime panel_count: usize, comptime from_memory: bool, part: Part) void {
             const a = product.a;
             const panel_bytes = panelBytes(a.k);
-            const steps = @min(chunk_steps, a.x_planes.steps - place.step);
-            var weights = product.panels + (product.first / panel_rows + place.panel) * panel_bytes + place.step * tile_bytes;
-            var x: [*]const u8 = a.x_planes.tile(place.token, place.step);
-            const plane_bytes = place.size * planes.step_bytes;
+            const steps = @min(chunk_steps, a.x_planes.steps - part.step);
+            var weights = product.panels + (product.place.first / panel_rows + part.panel) * panel_bytes + part.step * tile_bytes;
+            var x: [*]const u8 = a.x_planes.tile(part.token, part.step);
+            const plane_bytes = part.size * planes.step_bytes;
             inline for (0..panel_count) |panel| tiles.zero(panel);
-            const is_last = place.step + steps == a.x_planes.steps;
-            const next = product.nextOf(place, panel_count, steps);
+            const is_last = part.step + steps == a.x_planes.steps;
+            const next = product.nextOf(part, panel_count, steps);
             var next_x = next.x;
             for (0..steps) |index| {
                 if (from_memory) requestAhead(weights) else {
                     for (0..next.lines) |line| @prefetch(next_x + 64 * line, .{ .locality = 2 });
                     next_x += 64 * next.lines;
-                    if (is_last and index < place.size) product.requestOut(place, panel_count, place.token + index);
+                    if (is_last and index < part.size) product.requestOut(part, panel_count, part.token + index);
                 }
                 inline for (0..panel_count) |panel| {
                     tiles.load(7, weights + panel * panel_bytes, 64);
@@ -171,30 +171,30 @@ fn Product(comptime plane_count: usize) type {
             }
             var chunk: [panel_count]Sums = undefined;
             inline for (&chunk, 0..) |*sums, panel| tiles.store(panel, sums);
-            for (0..place.size) |t| {
-                inline for (chunk, 0..) |sums, panel| {
-                    const sum = if (place.step == 0) sums[t] else place.sums[panel][t] + sums[t];
-                    const row = product.first + (place.panel + panel) * panel_rows;
-                    if (is_last) matmul.storeLanes(a, product.segment, row, place.token + t, sum) else place.sums[panel][t] = sum;
+            for (0..part.size) |t| {
+                inline for (&chunk, 0..) |*sums, panel| {
+                    const sum = if (part.step == 0) sums[t] else part.sums[panel][t] + sums[t];
+                    const row = product.place.first + (part.panel + panel) * panel_rows;
+                    if (is_last) matmul.storeLanes(a, product.place.segment, row, part.token + t, sum) else part.sums[panel][t] = sum;
                 }
             }
         }
 
         /// The part of the next tile's x that is asked for meanwhile, so many lines a step: all panels of the unit
         /// together ask for all of it.
-        fn nextOf(product: *const Self, place: Place, comptime panel_count: usize, steps: usize) struct { x: [*]const u8, lines: usize } {
-            const token = place.token + tile_tokens;
-            if (token >= product.a.tokens) return .{ .x = undefined, .lines = 0 };
+        fn nextOf(product: *const Self, part: Part, comptime panel_count: usize, steps: usize) struct { x: [*]const u8, lines: usize } {
+            const token = part.token + tile_tokens;
+            if (token >= product.place.end_token) return .{ .x = undefined, .lines = 0 };
             const step_lines = plane_count * product.a.x_planes.tileSize(token);
             const count = product.panelCount();
             const lines = (step_lines * panel_count + count - 1) / count;
-            return .{ .x = product.a.x_planes.tile(token, place.step) + place.panel / panel_count * lines * steps * 64, .lines = lines };
+            return .{ .x = product.a.x_planes.tile(token, part.step) + part.panel / panel_count * lines * steps * 64, .lines = lines };
         }
 
         /// The lines that one token's sums will be written to, and what is added to them.
-        inline fn requestOut(product: *const Self, place: Place, comptime panel_count: usize, token: usize) void {
+        inline fn requestOut(product: *const Self, part: Part, comptime panel_count: usize, token: usize) void {
             const a = product.a;
-            const column = product.segment.column + product.first + place.panel * panel_rows;
+            const column = product.place.segment.column + product.place.first + part.panel * panel_rows;
             inline for (0..panel_count) |panel| {
                 @prefetch(a.out + token * a.out_stride + column + panel * panel_rows, .{ .rw = .write, .locality = 2 });
                 if (a.residual) |residual| @prefetch(residual + token * a.residual_stride + column + panel * panel_rows, .{ .locality = 2 });
@@ -202,7 +202,7 @@ fn Product(comptime plane_count: usize) type {
         }
 
         fn panelCount(product: *const Self) usize {
-            return (product.end - product.first + panel_rows - 1) / panel_rows;
+            return (product.place.end - product.place.first + panel_rows - 1) / panel_rows;
         }
     };
 }
