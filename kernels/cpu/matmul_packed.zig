@@ -123,10 +123,19 @@ inline fn addGroup(
             inline for (&q, sub * q.len..) |*integers, j| integers.* = layouts.integers(l, slab, j);
             if (l.whole()) {
                 const scale = layouts.wholeScale(l, slab, sub);
+                const parts = comptime wordParts(l);
                 inline for (0..tokens) |t| {
-                    const sums = dots(l, bytes, index, sub, &q, &records[t]);
-                    high[t] +%= sums.high *% scale;
-                    if (bytes == .both) low[t] +%= sums.low *% scale;
+                    if (parts) |count| {
+                        inline for (0..count) |part| {
+                            const sums = dots(l, bytes, index, sub * count + part, q[part * q.len / count ..][0 .. q.len / count], &records[t]);
+                            high[t] = simd.addWordProducts(high[t], sums.high, scale);
+                            if (bytes == .both) low[t] = simd.addWordProducts(low[t], sums.low, scale);
+                        }
+                    } else {
+                        const sums = dots(l, bytes, index, sub, &q, &records[t]);
+                        high[t] +%= sums.high *% scale;
+                        if (bytes == .both) low[t] +%= sums.low *% scale;
+                    }
                 }
             } else {
                 const scale = layouts.halfScale(slab);
@@ -167,21 +176,32 @@ pub inline fn totalOf(comptime l: Layout, record: *const Record, slab: usize, co
     return if (l.sub == 32) record.total_32[slab] else record.total_16[2 * slab + sub];
 }
 
+/// In how many parts the integers of one scale have sums of 16 bits, which meet their scale in one instruction; null
+/// where that takes more than two, or parts shorter than the sums of x that the offset wants.
+fn wordParts(comptime l: Layout) ?usize {
+    if (!simd.has_word_dot) return null;
+    const part_max = @divFloor(std.math.maxInt(i16), activations.byte_max * l.magnitude());
+    if (part_max >= l.sub) return 1;
+    return if (part_max >= 16 and l.sub == 32) 2 else null;
+}
+
 const Dots = struct { high: I32, low: I32 };
 
-/// Products of a token's high and low bytes with the integers of one scale, offsets taken away.
-inline fn dots(comptime l: Layout, comptime bytes: Bytes, slab: usize, comptime sub: usize, q: []const simd.U8, record: *const Record) Dots {
+/// Products of a token's high and low bytes with some of a slab's integers, offsets taken away: the part `part` of as
+/// long ones.
+inline fn dots(comptime l: Layout, comptime bytes: Bytes, slab: usize, comptime part: usize, q: anytype, record: *const Record) Dots {
+    const elements = 4 * q.len;
     var high: I32 = @splat(0);
     var low: I32 = @splat(0);
     if (l.offset != 0 and comptime !signedBytes(l)) {
         const offset: I32 = @splat(l.offset);
-        const less_high = if (l.sub == 32) record.less_high_32[slab] else record.less_high_16[2 * slab + sub];
-        const less_low = if (l.sub == 32) record.less_low_32[slab] else record.less_low_16[2 * slab + sub];
+        const less_high = if (elements == 32) record.less_high_32[slab] else record.less_high_16[2 * slab + part];
+        const less_low = if (elements == 32) record.less_low_32[slab] else record.less_low_16[2 * slab + part];
         high = @as(I32, @splat(less_high)) *% offset;
         if (bytes == .both) low = @as(I32, @splat(less_low)) *% offset;
     }
-    const first = layouts.slab_elements * slab + l.sub * sub;
-    inline for (0..slab_registers / l.subs()) |j| {
+    const first = layouts.slab_elements * slab + elements * part;
+    inline for (0..q.len) |j| {
         high = product(l, high, q[j], broadcast(&record.high, first + 4 * j));
         if (bytes == .both) low = product(l, low, q[j], broadcast(&record.low, first + 4 * j));
     }

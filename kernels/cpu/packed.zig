@@ -86,6 +86,15 @@ pub const Layout = struct {
     pub inline fn whole(comptime l: Layout) bool {
         return l.scales != .half;
     }
+    /// The largest magnitude that an integer can have, its offset taken away.
+    pub fn magnitude(comptime l: Layout) i32 {
+        var largest: i32 = 0;
+        if (l.table) |table| {
+            for (table) |integer| largest = @max(largest, @abs(@as(i32, integer) - l.offset));
+            return largest;
+        }
+        return @max(l.offset, (1 << (l.low_bits + l.high_bits)) - 1 - l.offset);
+    }
     /// The largest scale of a `unit` format: times an integer it must fit a signed high byte and a signed low one.
     pub inline fn scaleMax(comptime l: Layout) i32 {
         return @divFloor(127 * 256 + 127, l.integer_max);

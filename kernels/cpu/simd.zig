@@ -147,6 +147,37 @@ inline fn dotVex(accumulator: @Vector(8, i32), u: @Vector(32, u8), s: @Vector(32
     );
 }
 
+/// Whether 16-bit products can be added to 32-bit sums in one instruction.
+pub const has_word_dot = has_vnni or has_avx_vnni;
+
+/// `accumulator[lane] + a * b` for a and b that fit 16 bits.
+pub inline fn addWordProducts(accumulator: I32, a: I32, b: I32) I32 {
+    // The instruction multiplies both words of a lane: the upper ones with zero.
+    const words = b & @as(I32, @splat(0xffff));
+    if (has_vnni) {
+        return asm ("vpdpwssd %[b], %[a], %[acc]"
+            : [acc] "=v" (-> I32),
+            : [a] "v" (a),
+              [b] "v" (words),
+              [_] "0" (accumulator),
+        );
+    }
+    if (has_avx_vnni) return join(
+        wordsVex(extract(accumulator, 0, 8), extract(a, 0, 8), extract(words, 0, 8)),
+        wordsVex(extract(accumulator, 8, 8), extract(a, 8, 8), extract(words, 8, 8)),
+    );
+    return accumulator +% a *% b;
+}
+
+inline fn wordsVex(accumulator: @Vector(8, i32), a: @Vector(8, i32), b: @Vector(8, i32)) @Vector(8, i32) {
+    return asm ("{vex} vpdpwssd %[b], %[a], %[acc]"
+        : [acc] "=x" (-> @Vector(8, i32)),
+        : [a] "x" (a),
+          [b] "x" (b),
+          [_] "0" (accumulator),
+    );
+}
+
 /// The same for two signed operands, b at least -127.
 pub inline fn dotSigned(accumulator: I32, a: I8, b: I8) I32 {
     if (has_dotprod) return sdot(accumulator, a, b);

@@ -109,6 +109,56 @@ for (const precision of ["precise", "fast"] as const) {
   });
 }
 
+/** Where a block's integers lie, and where its half float scale. */
+const INTEGERS_AT = {
+  q4_0: { first: 2, end: 18, scale: 0 },
+  q4_1: { first: 4, end: 20, scale: 0 },
+  q5_0: { first: 2, end: 22, scale: 0 },
+  q8_0: { first: 2, end: 34, scale: 0 },
+  q2_k: { first: 16, end: 80, scale: 80 },
+  q3_k: { first: 0, end: 96, scale: 108 },
+  q4_k: { first: 16, end: 144, scale: 0 },
+  q5_k: { first: 16, end: 176, scale: 0 },
+  q6_k: { first: 0, end: 192, scale: 208 },
+} as const;
+
+test("the largest sums that integers can have", () => {
+  for (const [dtype, { first, end, scale }] of Object.entries(INTEGERS_AT) as [
+    keyof typeof INTEGERS_AT,
+    (typeof INTEGERS_AT)["q4_0"],
+  ][]) {
+    const random = new Random(34);
+    const k = 512;
+    const height = 32;
+    const bytes = randomWeights(random, dtype, height, k);
+    const { blockBytes } = DTYPES[dtype];
+    // Rows of the smallest integers and rows of the largest; a scale that any layout holds exactly.
+    for (let block = 0; block < bytes.length; block += blockBytes) {
+      bytes.fill(Math.floor((block * height) / bytes.length) % 2 === 0 ? 0 : 255, block + first, block + end);
+      new DataView(bytes.buffer, bytes.byteOffset).setFloat16(block + scale, 1, true);
+    }
+    const values = dequantize(dtype, bytes);
+    for (const tokens of [1, 3, 8, 16]) {
+      // Largest high bytes; largest low bytes of one sign; both.
+      const rows = Float32Array.from(
+        { length: tokens * k },
+        (_, i) => [1, i % 128 === 0 ? 1 : 63 / 16256, -1][Math.floor(i / k) % 3]!,
+      );
+      const expected = multiply(activations(dtype, rows, k), values, k);
+      const bounds = productBounds(Float64Array.from(rows), values, k);
+      const recording = new Recording();
+      const dimension = recording.program.dimension("tokens", tokens);
+      const x = recording.f32("x", [dimension, k], rows);
+      const weight = recording.input("weight", dtype, [height, k], bytes);
+      const out = matmul(recording.program, { name: "out", x, weights: [weight], keep: true });
+      for (const { level, devices } of PRODUCT_LEVELS) {
+        const actual = recording.run(devices[1], [tokens]).f32(out);
+        expectClose(actual, expected, (i) => TOLERANCE * bounds[i]!, `${level} ${dtype} tokens ${tokens}`);
+      }
+    }
+  }
+});
+
 test("weights that begin at any multiple of two bytes, or of an element's", () => {
   for (const [dtype, k] of [
     ["q4_1", 96],
