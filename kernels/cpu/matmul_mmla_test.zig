@@ -124,18 +124,21 @@ fn Product(comptime dtype: ops.DType) type {
                 var token: usize = 0;
                 while (token < tokens) : (token += activations.tile_tokens) switch (how) {
                     .together => mmla.runTile(l, &a, &segment, panel, row, token),
-                    .alone => packed_panels.runTile(l, &a, &segment, panel, row, token),
+                    .alone => packed_panels.multiply(l, 1, &a, &segment, panel, row, token, 1),
                 };
             }
         }
     };
 }
 
+/// Of each way in which scales and minima are stored, one: what they all share is most of what there is to compile.
+const dtypes = [_]ops.DType{ .q4_0, .q5_1, .q2_k };
+
 test "a token's bits do not tell how many there were" {
     var generator = std.Random.DefaultPrng.init(3);
     const random = generator.random();
     const tokens_max = 19;
-    inline for (pack_test.dtypes) |dtype| {
+    inline for (dtypes) |dtype| {
         const l = comptime Layout.of(dtype);
         const lengths: []const usize = if (l.scales == .super) &.{ 256, 512 } else &.{ 32, 160, 384 };
         for (lengths, 0..) |k, round| {

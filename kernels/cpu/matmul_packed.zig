@@ -67,7 +67,7 @@ pub fn runTile(comptime l: Layout, a: *const matmul.Arguments, segment: *const m
 }
 
 /// `stride`: records from one group to the next.
-fn multiply(
+pub fn multiply(
     comptime l: Layout,
     comptime tokens: usize,
     a: *const matmul.Arguments,
