@@ -42,11 +42,11 @@ const ptxas = findPtxas();
 // The name says what was checked on this machine.
 test(ptxas === undefined
   ? "no ptxas here: the budget is on file, no kernel was measured"
-  : "no kernel grew", () => {
+  : "no kernel grew", async () => {
   const budget = readBudget();
   expect(Object.keys(budget.uses)).toContain("clang sm_80");
   if (ptxas === undefined) return;
-  const found = measure(ptxas, TARGETS);
+  const found = await measure(ptxas, TARGETS);
   console.log(table(found));
   expect(compare(found, budget)).toEqual([]);
 }, 600_000);

@@ -8,7 +8,7 @@
  */
 
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { availableParallelism, tmpdir } from "node:os";
 import { basename, join } from "node:path";
 
 export interface KernelUse {
@@ -36,9 +36,14 @@ export function findPtxas(): string | undefined {
   return Bun.which("ptxas") ?? undefined;
 }
 
-function run(command: string[]): string {
-  const { exitCode, stdout, stderr } = Bun.spawnSync(command, { cwd: ROOT });
-  const text = `${stdout}${stderr}`;
+async function run(command: string[]): Promise<string> {
+  const child = Bun.spawn(command, { cwd: ROOT, stdin: "ignore", stdout: "pipe", stderr: "pipe" });
+  const [exitCode, ...texts] = await Promise.all([
+    child.exited,
+    new Response(child.stdout).text(),
+    new Response(child.stderr).text(),
+  ]);
+  const text = texts.join("");
   if (exitCode !== 0) throw new Error(`\`${command.join(" ")}\` ended with ${exitCode}:\n${text}`);
   return text;
 }
@@ -61,40 +66,70 @@ export function parseReport(text: string): Record<string, KernelUse> {
 }
 
 /** Compiles everything for these targets (default: all) and asks ptxas; each takes most of a minute. */
-export function measure(ptxas: string, targets?: readonly string[]): Budget {
+export async function measure(ptxas: string, targets?: readonly string[]): Promise<Budget> {
   const wanted = (group: string) => targets === undefined || targets.includes(group);
   const folder = mkdtempSync(join(tmpdir(), "budget-"));
   try {
     const zig = join(ROOT, "node_modules", "@zigc", `${process.platform}-${process.arch}`, "bin", "zig");
-    run([zig, "build", "ptx", "-Dlevels=none", "--prefix", folder]);
-    const uses: Record<string, Record<string, KernelUse>> = {};
-    const add = (group: string, kernels: Record<string, KernelUse>) => {
-      uses[group] = { ...uses[group], ...kernels };
-    };
+    // The tests' set-up has compiled this one already.
+    const isTested =
+      targets?.every((group) => !group.startsWith("clang") || group === "clang sm_80") ?? false;
+    await run([
+      zig,
+      "build",
+      "ptx",
+      `-Dcuda=${isTested ? "tested" : "clang"}`,
+      "-Dlevels=none",
+      "--prefix",
+      folder,
+    ]);
+    const compilations: Compilation[] = [];
     const files = readdirSync(join(folder, "ptx")).sort();
     for (const file of files) {
       const target = /\.(sm_\d+)\.ptx$/.exec(file)![1]!;
-      if (!wanted(`clang ${target}`)) continue;
-      const path = join(folder, "ptx", file);
-      add(
-        `clang ${target}`,
-        parseReport(run([ptxas, "-v", `-arch=${target}`, "-o", join(folder, "out.cubin"), path])),
-      );
+      const command = [ptxas, "-v", `-arch=${target}`, join(folder, "ptx", file)];
+      compilations.push({ group: `clang ${target}`, command });
     }
     const nvcc = Bun.which("nvcc");
     const families = new Set(files.map((file) => basename(file).split(".")[0]!));
     for (const target of nvcc === null ? [] : NVCC_TARGETS) {
-      if (!wanted(`nvcc ${target}`)) continue;
       for (const family of families) {
-        const source = join("kernels", "cuda", `${family}.cu`);
         const options = ["-std=c++17", "-O3", "-cubin", `-arch=${target}`, "-Xptxas", "-v"];
-        add(`nvcc ${target}`, parseReport(run([nvcc!, ...options, "-o", join(folder, "out.cubin"), source])));
+        const command = [nvcc!, ...options, join("kernels", "cuda", `${family}.cu`)];
+        compilations.push({ group: `nvcc ${target}`, command });
       }
     }
-    return { ptxas: /V(\d+\.\d+\.\d+)/.exec(run([ptxas, "--version"]))?.[1] ?? "unknown", uses };
+    const uses = await compileAll(
+      compilations.filter(({ group }) => wanted(group)),
+      folder,
+    );
+    return { ptxas: /V(\d+\.\d+\.\d+)/.exec(await run([ptxas, "--version"]))?.[1] ?? "unknown", uses };
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }
+}
+
+interface Compilation {
+  readonly group: string;
+  readonly command: readonly string[];
+}
+
+/** Runs as many compilers at a time as there are processors. */
+async function compileAll(compilations: readonly Compilation[], folder: string): Promise<Uses> {
+  const reports: Record<string, KernelUse>[] = [];
+  let next = 0;
+  const work = async (): Promise<void> => {
+    for (let index = next++; index < compilations.length; index = next++) {
+      const output = join(folder, `${index}.cubin`);
+      reports[index] = parseReport(await run([...compilations[index]!.command, "-o", output]));
+    }
+  };
+  await Promise.all(Array.from({ length: availableParallelism() }, work));
+  const uses: Record<string, Record<string, KernelUse>> = {};
+  for (const [index, { group }] of compilations.entries()) {
+    uses[group] = { ...uses[group], ...reports[index] };
+  }
+  return uses;
 }
 
 export function readBudget(): Budget {
@@ -155,7 +190,7 @@ if (import.meta.main) {
     console.error("error: there is no ptxas on PATH; it comes with the CUDA toolkit");
     process.exit(1);
   }
-  const found = measure(ptxas);
+  const found = await measure(ptxas);
   console.log(table(found));
   if (process.argv.includes("--write")) {
     writeFileSync(BUDGET_PATH, format(found));

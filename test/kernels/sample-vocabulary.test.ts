@@ -14,23 +14,25 @@ const VOCABULARIES = [9001, 20_000] as const;
 
 /** Runs the rows everywhere and holds tokens and log-probabilities against the definition. */
 function check(rows: readonly Row[]): void {
+  const definitions = rows.map((row) => ({
+    row,
+    token: row.forcedToken >= 0 ? row.forcedToken : choose(adjusted(row), row),
+    own: logProbabilities(row.logits),
+    order: ranked(row.logits).slice(0, Math.max(0, row.logprobCount)),
+  }));
   const { recording, outputs } = build(rows);
   for (const { level, outcome } of recording.runEverywhere([rows.length], outputs, SAMPLE_LEVELS)) {
     const [tokens, topTokens] = [outcome.i32(outputs[0]), outcome.i32(outputs[2])];
     const [logprobs, topLogprobs] = [outcome.f32(outputs[1]), outcome.f32(outputs[3])];
-    rows.forEach((row, r) => {
-      const token = row.forcedToken >= 0 ? row.forcedToken : choose(adjusted(row), row);
+    definitions.forEach(({ row, token, own, order }, r) => {
       expect(`${level} row ${r}: ${tokens[r]}`).toBe(`${level} row ${r}: ${token}`);
       expect(row.logprobCount >= 0 || logprobs[r] === 0).toBe(true);
       if (row.logprobCount < 0) return;
-      const own = logProbabilities(row.logits);
       expect(Math.abs(logprobs[r]! - own[token]!)).toBeLessThan(1e-5);
-      ranked(row.logits)
-        .slice(0, row.logprobCount)
-        .forEach((id, i) => {
-          expect(topTokens[r * TOP_COUNT_MAX + i]).toBe(id);
-          expect(Math.abs(topLogprobs[r * TOP_COUNT_MAX + i]! - own[id]!)).toBeLessThan(1e-5);
-        });
+      order.forEach((id, i) => {
+        expect(topTokens[r * TOP_COUNT_MAX + i]).toBe(id);
+        expect(Math.abs(topLogprobs[r * TOP_COUNT_MAX + i]! - own[id]!)).toBeLessThan(1e-5);
+      });
     });
   }
 }

@@ -53,16 +53,19 @@ describe("random rows", () => {
         const rows = Array.from({ length: 1 + random.below(ROWS_MAX) }, () => randomRow(random, vocabulary))
           // Something must be left to choose.
           .map((row) => (vocabulary === 2 ? { ...row, adjustments: [] } : row));
+        const definitions = rows.map((row) => ({
+          row,
+          token: row.forcedToken >= 0 ? row.forcedToken : choose(adjusted(row), row),
+          own: logProbabilities(row.logits),
+          order: ranked(row.logits).slice(0, Math.max(0, row.logprobCount)),
+        }));
         const { recording, outputs } = build(rows);
         for (const { outcome } of recording.runEverywhere([rows.length], outputs, SAMPLE_LEVELS)) {
           const [tokens, topTokens] = [outcome.i32(outputs[0]), outcome.i32(outputs[2])];
           const [logprobs, topLogprobs] = [outcome.f32(outputs[1]), outcome.f32(outputs[3])];
-          rows.forEach((row, r) => {
-            const token = row.forcedToken >= 0 ? row.forcedToken : choose(adjusted(row), row);
+          definitions.forEach(({ row, token, own, order }, r) => {
             expect(tokens[r]).toBe(token);
-            const own = logProbabilities(row.logits);
             expect(Math.abs(logprobs[r]! - (row.logprobCount < 0 ? 0 : own[token]!))).toBeLessThan(1e-5);
-            const order = ranked(row.logits).slice(0, Math.max(0, row.logprobCount));
             for (let i = 0; i < TOP_COUNT_MAX; i++) {
               const at = r * TOP_COUNT_MAX + i;
               expect(topTokens[at]).toBe(order[i] ?? -1);

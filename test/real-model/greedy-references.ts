@@ -25,21 +25,53 @@ export function questionOf({ prompt }: Reference): string {
   return /<\|im_start\|>user\n(.*)<\|im_end\|>/.exec(prompt)![1]!;
 }
 
+export interface Difference {
+  readonly index: number;
+  readonly token: number;
+  readonly expected: number;
+}
+
+/** The first wrong token of a model that generates for one prompt alone, or null. */
+export function firstDifference(model: LoadedModel, reference: Reference): Difference | null {
+  return firstDifferences(model, [reference])[0]!;
+}
+
 /**
- * Generates as long as the reference does, or until a token whose lead is too small decides otherwise. Answers the
- * first wrong token, or null.
+ * Generates for all prompts at once, each as long as its reference does, or until a token whose lead is too small
+ * decides otherwise. Answers the first wrong token of each, or null.
  */
-export function firstDifference(
+export function firstDifferences(
   model: LoadedModel,
-  { tokens, generated, margins }: Reference,
-): { readonly index: number; readonly token: number; readonly expected: number } | null {
-  let chunk = tokens;
-  let start = 0;
-  for (const [index, expected] of generated.entries()) {
-    const token = argmax(runStep(model, [{ sequence: 0, tokens: chunk, start }], "last")[0]![0]!);
-    if (token !== expected) return margins[index]! < MARGIN_MIN ? null : { index, token, expected };
-    start += chunk.length;
-    chunk = [token];
+  references: readonly Reference[],
+): readonly (Difference | null)[] {
+  const differences = references.map((): Difference | null => null);
+  let running = references.map((reference, sequence) => ({
+    sequence,
+    reference,
+    chunk: { sequence, tokens: reference.tokens, start: 0 },
+  }));
+  for (let index = 0; running.length > 0; index++) {
+    const logits = runStep(
+      model,
+      running.map(({ chunk }) => chunk),
+      "last",
+    );
+    running = running.flatMap(({ sequence, reference, chunk }, at) => {
+      const token = argmax(logits[at]![0]!);
+      const expected = reference.generated[index]!;
+      if (token !== expected) {
+        if (reference.margins[index]! >= MARGIN_MIN) differences[sequence] = { index, token, expected };
+        return [];
+      }
+      if (index + 1 === reference.generated.length) return [];
+      return [
+        {
+          sequence,
+          reference,
+          chunk: { sequence, tokens: [token], start: chunk.start + chunk.tokens.length },
+        },
+      ];
+    });
   }
-  return null;
+  return differences;
 }

@@ -4,11 +4,11 @@
  * the dequantised file (`../reference/check_greedy_float64.py` makes the margins).
  */
 
-import { afterAll, describe, expect, test } from "bun:test";
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { availableLevels } from "../../src/backend/library.ts";
 import { loadModel } from "../../src/models/load-model.ts";
 import { resolveModel } from "../../src/weights/resolve.ts";
-import { firstDifference, questionOf, REFERENCES } from "./greedy-references.ts";
+import { type Difference, firstDifferences, questionOf, REFERENCES } from "./greedy-references.ts";
 
 const { checkpointPath } = await resolveModel({
   model: undefined,
@@ -19,13 +19,13 @@ const { checkpointPath } = await resolveModel({
 
 describe.each(availableLevels())("on %s", (instructionSet) => {
   for (const mmap of [true, false]) {
-    describe(mmap ? "mapped" : "read into memory", async () => {
+    describe(mmap ? "mapped, all at once" : "read into memory, alone", async () => {
       const model = await loadModel({
         path: checkpointPath,
         threads: 2,
-        sequencesMax: 2,
-        tokensMax: 128,
-        contextLengthMax: 1024,
+        sequencesMax: REFERENCES.length,
+        tokensMax: 512,
+        contextLengthMax: 128,
         kvCacheType: "f16",
         blockSize: 32,
         mmap,
@@ -34,9 +34,13 @@ describe.each(availableLevels())("on %s", (instructionSet) => {
       afterAll(() => model.close());
       // One prompt is enough to see that memory and mapping hold the same bytes.
       const prompts = mmap ? REFERENCES : REFERENCES.slice(0, 1);
-      test.each(prompts.map((reference) => ({ ...reference, question: questionOf(reference) })))(
+      let differences: readonly (Difference | null)[] = [];
+      beforeAll(() => {
+        differences = firstDifferences(model, prompts);
+      });
+      test.each(prompts.map((reference, index) => ({ question: questionOf(reference), index })))(
         "$question",
-        (reference) => expect(firstDifference(model, reference)).toBeNull(),
+        ({ index }) => expect(differences[index]).toBeNull(),
       );
     });
   }
