@@ -53,9 +53,9 @@ pub fn build(b: *std.Build) void {
     const choice = b.option(cuda.Choice, "cuda", "CUDA library: off (default), auto, nvcc, clang or tested") orelse .off;
     if (cuda.addLibrary(b, .{ .target = portable(b, target), .optimize = optimize, .choice = choice })) |library| b.installArtifact(library);
     if (b.option(bool, "emulator", "the emulated CUDA driver, for tests (default: no)") orelse false)
-        b.installArtifact(cuda.addEmulator(b, target));
+        b.installArtifact(cuda.addEmulator(b, target, optimize));
     cuda.addPtx(b, choice, b.step("ptx", "compile the CUDA kernels to PTX by Zig's clang, for their resource budget"));
-    b.step("test-emulator", "run the tests of the emulated CUDA device").dependOn(&cuda.addEmulatorTest(b, target).step);
+    b.step("test-emulator", "run the tests of the emulated CUDA device").dependOn(&cuda.addEmulatorTest(b, target, optimize).step);
     if (!built and choice == .off and !std.mem.eql(u8, wanted, "none")) @panic("no instruction-set level of this architecture is named by -Dlevels");
 }
 

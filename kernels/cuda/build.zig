@@ -83,8 +83,8 @@ const emulator_flags = [_][]const u8{
 };
 
 /// The driver that runs kernels on the host; for tests.
-pub fn addEmulator(b: *std.Build, target: std.Build.ResolvedTarget) *std.Build.Step.Compile {
-    const module = emulatorModule(b, target);
+pub fn addEmulator(b: *std.Build, target: std.Build.ResolvedTarget, optimize: std.builtin.OptimizeMode) *std.Build.Step.Compile {
+    const module = emulatorModule(b, target, optimize);
     for (families) |family| {
         module.addCSourceFile(.{ .file = b.path(b.fmt("kernels/cuda/{s}.cu", .{family})), .flags = &emulator_flags, .language = .cpp });
     }
@@ -95,18 +95,20 @@ pub fn addEmulator(b: *std.Build, target: std.Build.ResolvedTarget) *std.Build.S
 }
 
 /// The emulator's own tests: `zig build test-emulator`.
-pub fn addEmulatorTest(b: *std.Build, target: std.Build.ResolvedTarget) *std.Build.Step.Run {
-    const module = emulatorModule(b, target);
+pub fn addEmulatorTest(b: *std.Build, target: std.Build.ResolvedTarget, optimize: std.builtin.OptimizeMode) *std.Build.Step.Run {
+    const module = emulatorModule(b, target, optimize);
     for ([_][]const u8{ "self_test", "lanes_test" }) |part| {
         module.addCSourceFile(.{ .file = b.path(b.fmt("kernels/cuda/emulator/{s}.cpp", .{part})), .flags = &emulator_flags });
     }
     return b.addRunArtifact(b.addExecutable(.{ .name = "emulator_test", .root_module = module }));
 }
 
-fn emulatorModule(b: *std.Build, target: std.Build.ResolvedTarget) *std.Build.Module {
+/// Kernels are always optimised here, they take long enough; what a debugger needs costs a third more to compile.
+fn emulatorModule(b: *std.Build, target: std.Build.ResolvedTarget, optimize: std.builtin.OptimizeMode) *std.Build.Module {
     const module = b.createModule(.{
         .target = target,
         .optimize = .ReleaseFast,
+        .strip = optimize != .Debug,
         .link_libc = true,
         .sanitize_c = .off,
         .pic = true,
