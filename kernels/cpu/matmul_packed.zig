@@ -117,7 +117,7 @@ inline fn addGroup(
     var low: [tokens]I32 = @splat(@splat(0));
     for (0..slabs) |index| {
         const slab = first + index * l.slabBytes();
-        if (from_memory) requestAhead(l, slab);
+        if (from_memory) requestAhead(l, tokens, slab);
         inline for (0..l.subs()) |sub| {
             var q: [slab_registers / l.subs()]simd.U8 = undefined;
             inline for (&q, sub * q.len..) |*integers, j| integers.* = layouts.integers(l, slab, j);
@@ -158,11 +158,13 @@ inline fn addGroup(
 
 /// Weights that only one tile of tokens meets come from memory. Asks for them in time, into the second-level cache,
 /// since a request for the first would hold one of its few line buffers until the memory answers; and then into the
-/// first, since the arithmetic leaves the processor no room to look so far ahead.
-inline fn requestAhead(comptime l: Layout, slab: [*]const u8) void {
+/// first, since the arithmetic leaves the processor no room to look so far ahead: the less, the more tokens there are.
+inline fn requestAhead(comptime l: Layout, comptime tokens: usize, slab: [*]const u8) void {
+    const far = if (tokens < 4) 2048 else 4096;
+    const near = if (tokens < 4) 576 else 1152;
     inline for (0..l.slabBytes() / 64) |line| {
-        @prefetch(slab + 2048 + 64 * line, .{ .locality = 2 });
-        @prefetch(slab + 576 + 64 * line, .{ .locality = 3 });
+        @prefetch(slab + far + 64 * line, .{ .locality = 2 });
+        @prefetch(slab + near + 64 * line, .{ .locality = 3 });
     }
 }
 

@@ -230,6 +230,6 @@ pub inline fn minimum(comptime l: Layout, head: Header, slab: [*]const u8, compt
     const bytes: @Vector(panel_rows, u8) = if (l.nibble_scales)
         @as(@Vector(panel_rows, u8), slab[16 * sub ..][0..16].*) >> @splat(4)
     else
-        slab[comptime l.scaleBytes() + 16 * sub ..][0..16].*;
+        slab[comptime l.scaleBytes() + 16 * sub..][0..16].*;
     return @as(F32, @floatFromInt(@as(I32, bytes))) * head.min_unit;
 }

@@ -45,8 +45,10 @@ for (const level of levels) {
 }
 const bun = options.bun === undefined ? undefined : resolve(options.bun);
 const libraries = resolve(options.root, "lib");
+/** These test CUDA alone. */
+const OF_CUDA = ["cuda-budget.test.ts", "matmul-library.test.ts"];
 const suites = readdirSync(import.meta.dir)
-  .filter((name) => name.endsWith(".test.ts") && !name.startsWith("cuda"))
+  .filter((name) => name.endsWith(".test.ts") && !OF_CUDA.includes(name))
   .map((name) => name.slice(0, -".test.ts".length));
 if (bun !== undefined && !existsSync(bun)) throw new Error(`--bun: there is no ${bun}`);
 if (bun !== undefined && !existsSync(libraries))
