@@ -133,9 +133,7 @@ class KernelBench {
     const plan = this.#plan(kernelCase, source, layout);
     const program = CaseProgram.create(this.#device, kernelCase, plan, this.#memory);
     try {
-      // What is re-laid lies in the workspace.
-      const isRelaid = program.workspaceBytes > (plan.copies * kernelCase.streamedBytes) / 2;
-      if (layout === "re-laid" && !isRelaid) {
+      if (layout === "re-laid" && program.relaidBytes === 0) {
         this.#log.write("info", `${kernelCase.dtype} is not re-laid by ${this.#device.info.instructionSet}`);
         return [];
       }

@@ -98,13 +98,16 @@ export interface CasePlan {
 /** A program of a case. */
 export class CaseProgram {
   readonly ops: number;
+  /** Bytes of the re-laid copies of weights. */
+  readonly relaidBytes: number;
   readonly #program: Program;
   readonly #buffers: readonly Buffer[];
 
-  private constructor(program: Program, buffers: readonly Buffer[], ops: number) {
+  private constructor(program: Program, buffers: readonly Buffer[], ops: number, relaidBytes: number) {
     this.#program = program;
     this.#buffers = buffers;
     this.ops = ops;
+    this.relaidBytes = relaidBytes;
   }
 
   static create(device: Device, kernelCase: KernelCase, plan: CasePlan, memory: StreamedMemory): CaseProgram {
@@ -123,17 +126,17 @@ export class CaseProgram {
       return buffer;
     });
     try {
-      const program = device.createProgram(recorded.words, buffers, { repack: plan.repack });
-      return new CaseProgram(program, own, plan.ops);
+      // What a program holds besides when its weights stay where they lie.
+      const inPlace = device.createProgram(recorded.words, buffers, { repack: false });
+      if (!plan.repack) return new CaseProgram(inPlace, own, plan.ops, 0);
+      const besides = inPlace.workspaceBytes;
+      inPlace.free();
+      const program = device.createProgram(recorded.words, buffers, { repack: true });
+      return new CaseProgram(program, own, plan.ops, program.workspaceBytes - besides);
     } catch (error) {
       for (const buffer of own) buffer.free();
       throw error;
     }
-  }
-
-  /** Bytes the program holds besides its buffers: re-laid weights are among them. */
-  get workspaceBytes(): number {
-    return this.#program.workspaceBytes;
   }
 
   run(tokens: number): void {
