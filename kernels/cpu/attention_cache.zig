@@ -51,7 +51,7 @@ pub inline fn loadWhole(comptime kv: KvType, from: [*]const u8) F {
     return switch (kv) {
         .f32 => @bitCast(bits),
         .f16 => math.widenHalf(bits),
-        .bf16 => math.widenBrain(bits),
+        .bf16 => math.widenBf16(bits),
         .f8e4m3 => float8.widen(bits),
     };
 }

@@ -9,7 +9,7 @@ const activations = @import("activations.zig");
 const attention = @import("attention.zig");
 const matmul_module = @import("matmul.zig");
 const memory = @import("memory.zig");
-const planes = @import("matmul_brain_planes.zig");
+const planes = @import("bf16_planes.zig");
 const rows = @import("rows.zig");
 const sample_module = @import("sample.zig");
 

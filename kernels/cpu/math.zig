@@ -151,7 +151,7 @@ pub inline fn widenHalf(bits: anytype) @Vector(@typeInfo(@TypeOf(bits)).vector.l
 }
 
 /// Exact f32 values of a vector of bfloat16 bit patterns.
-pub inline fn widenBrain(bits: anytype) @Vector(@typeInfo(@TypeOf(bits)).vector.len, f32) {
+pub inline fn widenBf16(bits: anytype) @Vector(@typeInfo(@TypeOf(bits)).vector.len, f32) {
     const n = @typeInfo(@TypeOf(bits)).vector.len;
     const U = @Vector(n, u32);
     return @bitCast(@as(U, bits) << @as(U, @splat(16)));
@@ -222,7 +222,7 @@ test "a value's result does not depend on its lane" {
     }
 }
 
-test "half and brain floats widen exactly, every bit pattern" {
+test "half floats and bfloat16 widen exactly, every bit pattern" {
     for (0..0x10000) |i| {
         const bits: u16 = @intCast(i);
         const half = widenHalf(@as(@Vector(1, u16), .{bits}))[0];
@@ -232,8 +232,8 @@ test "half and brain floats widen exactly, every bit pattern" {
         } else {
             try std.testing.expectEqual(@as(u32, @bitCast(expected)), @as(u32, @bitCast(half)));
         }
-        const brain = widenBrain(@as(@Vector(1, u16), .{bits}))[0];
-        try std.testing.expectEqual(@as(u32, bits) << 16, @as(u32, @bitCast(brain)));
+        const wide = widenBf16(@as(@Vector(1, u16), .{bits}))[0];
+        try std.testing.expectEqual(@as(u32, bits) << 16, @as(u32, @bitCast(wide)));
     }
 }
 

@@ -73,7 +73,7 @@ inline fn widen(comptime dtype: ops.DType, p: [*]const u8) F32 {
     switch (dtype) {
         .f32 => return @bitCast(p[0..64].*),
         .f16 => return @floatCast(@as(@Vector(16, f16), @bitCast(p[0..32].*))),
-        .bf16 => return math.widenBrain(@as(@Vector(16, u16), @bitCast(p[0..32].*))),
+        .bf16 => return math.widenBf16(@as(@Vector(16, u16), @bitCast(p[0..32].*))),
         else => comptime unreachable,
     }
 }

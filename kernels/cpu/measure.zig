@@ -124,7 +124,7 @@ const Window = struct {
             .f32_multiply_add => rateOf(MultiplyAdd, .{}, window.length_ns),
             .int8_dot => rateOf(Dot, .{}, window.length_ns),
             .int8_tile => if (simd.has_amx) rateOf(Tile(.int8), .{}, window.length_ns) else unreachable,
-            .bf16_tile => if (simd.has_brain_tiles) rateOf(Tile(.bf16), .{}, window.length_ns) else unreachable,
+            .bf16_tile => if (simd.has_bf16_tiles) rateOf(Tile(.bf16), .{}, window.length_ns) else unreachable,
         };
         _ = window.left.fetchAdd(1, .seq_cst);
         // The owner's return ends the window, so it comes last.
@@ -238,7 +238,7 @@ fn Tile(comptime element: enum { int8, bf16 }) type {
         }
 
         fn chunk(_: *@This()) u64 {
-            const add = if (element == .int8) tiles.addBytes else tiles.addBrains;
+            const add = if (element == .int8) tiles.addBytes else tiles.addBf16;
             for (0..chunk_rounds) |_| {
                 add(0, 4, 6);
                 add(1, 4, 7);

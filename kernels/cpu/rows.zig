@@ -211,7 +211,7 @@ fn narrow(dtype: ops.DType, values: [*]const f32, cache: [*]u8, at: usize, count
         },
         .bf16 => {
             const out: [*]u16 = @ptrCast(@alignCast(cache));
-            for (0..count) |i| out[at + i] = roundToBrain(values[i]);
+            for (0..count) |i| out[at + i] = roundToBf16(values[i]);
         },
         .f8e4m3 => {
             const whole = count - count % lanes;
@@ -223,7 +223,7 @@ fn narrow(dtype: ops.DType, values: [*]const f32, cache: [*]u8, at: usize, count
     }
 }
 
-fn roundToBrain(value: f32) u16 {
+fn roundToBf16(value: f32) u16 {
     const bits: u32 = @bitCast(value);
     // A NaN must stay one when its low bits go.
     if (value != value) return @intCast((bits >> 16) | 0x40);

@@ -20,7 +20,7 @@ pub const has_vnni = has_avx512 and hasX86(.avx512vnni);
 /// The byte products in 256 bits, of processors without AVX-512.
 const has_avx_vnni = has_avx2 and !has_avx512 and hasX86(.avxvnni);
 pub const has_amx = hasX86(.amx_tile) and hasX86(.amx_int8);
-pub const has_brain_tiles = has_amx and hasX86(.amx_bf16);
+pub const has_bf16_tiles = has_amx and hasX86(.amx_bf16);
 pub const has_dotprod = is_arm and aarch64.featureSetHas(builtin.cpu.features, .dotprod);
 pub const has_i8mm = is_arm and aarch64.featureSetHas(builtin.cpu.features, .i8mm);
 

@@ -79,6 +79,6 @@ pub inline fn addBytes(comptime sums: usize, comptime x: usize, comptime weights
 }
 
 /// The same of bfloat16 into f32. Subnormal numbers are zero, as operands and as sums.
-pub inline fn addBrains(comptime sums: usize, comptime x: usize, comptime weights: usize) void {
+pub inline fn addBf16(comptime sums: usize, comptime x: usize, comptime weights: usize) void {
     asm volatile (std.fmt.comptimePrint("tdpbf16ps %%tmm{d}, %%tmm{d}, %%tmm{d}", .{ weights, x, sums }));
 }

@@ -52,12 +52,12 @@ export const ATTENTION_LEVELS = LEVELS;
 export const SAMPLE_LEVELS = LEVELS;
 export const EVERY_OP_LEVELS = LEVELS;
 
-let brainTiles: boolean | undefined;
+let bf16Tiles: boolean | undefined;
 
 /** Whether a level multiplies re-laid bf16 weights on the tile unit, which the system may keep from a process. */
-export function hasBrainTiles(level: string): boolean {
+export function hasBf16Tiles(level: string): boolean {
   if (!level.startsWith("x86_64_v4_amx")) return false;
-  brainTiles ??= (() => {
+  bf16Tiles ??= (() => {
     try {
       measureRate({ what: "bf16_tile", threads: 1, seconds: 0.01, instructionSet: "x86_64_v4_amx" });
       return true;
@@ -65,7 +65,7 @@ export function hasBrainTiles(level: string): boolean {
       return false;
     }
   })();
-  return brainTiles;
+  return bf16Tiles;
 }
 
 /** What matrix products run on: every level of the CPU, with weights where they lie and re-laid. */

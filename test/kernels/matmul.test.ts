@@ -5,7 +5,7 @@ import { DTYPES } from "../../src/backend/dtype.ts";
 import type { ActivationPrecision } from "../../src/graph/builder.ts";
 import { matmul } from "../../src/graph/record.ts";
 import type { Tensor } from "../../src/graph/tensor.ts";
-import { expectClose, expectSameBits, hasBrainTiles, PRODUCT_LEVELS, Recording } from "./harness.ts";
+import { expectClose, expectSameBits, hasBf16Tiles, PRODUCT_LEVELS, Recording } from "./harness.ts";
 import { Random, randomWeights, WEIGHT_DTYPES, type WeightDtype } from "./random.ts";
 import { dequantize } from "./reference/dequantize.ts";
 import {
@@ -13,7 +13,7 @@ import {
   productBounds,
   quantizeActivations,
   relaidWeights,
-  roundToBrain,
+  roundToBf16,
 } from "./reference/matmul.ts";
 
 /** Of the bound of rounding: what f32 sums in 16 lanes, and integer products scaled in f32, may lose. */
@@ -106,7 +106,7 @@ function build(random: Random, options: CaseOptions): Case {
   const added = (product: Float64Array, i: number) =>
     product.map((value, at) => value + (bias && i !== 1 ? biasValues[i]![at % heights[i]!]! : 0));
   const relaid = dtypes.map((dtype, i) => relaidWeights(dtype, bytes[i]!, values[i]!, k));
-  const brains = activations === "fast" ? roundToBrain(rows) : plain;
+  const rounded = activations === "fast" ? roundToBf16(rows) : plain;
   const total = (xOf: (dtype: WeightDtype) => Float64Array, weightValues = values) =>
     join(
       dtypes.map((dtype, i) => added(multiply(xOf(dtype), weightValues[i]!, k), i)),
@@ -122,7 +122,7 @@ function build(random: Random, options: CaseOptions): Case {
     k,
     expected: total((dtype) => (isBlock(dtype) ? quantized : plain)),
     relaid: total((dtype) => (isBlock(dtype) ? quantized : plain), relaid),
-    tiled: total((dtype) => (isBlock(dtype) ? quantized : dtype === "bf16" ? brains : plain), relaid),
+    tiled: total((dtype) => (isBlock(dtype) ? quantized : dtype === "bf16" ? rounded : plain), relaid),
     loose: total(() => plain),
     bounds: join(
       values.map((value) => productBounds(plain, value, k)),
@@ -137,7 +137,7 @@ function expectCorrect(random: Random, options: CaseOptions): void {
   for (const { level, outcome } of recording.runEverywhere([options.tokens], [out], PRODUCT_LEVELS)) {
     const what = `${level} ${options.dtypes} k ${options.k} heights ${options.heights} tokens ${options.tokens}`;
     const isRelaid = level.endsWith("repacked");
-    const hasTiles = isRelaid && hasBrainTiles(level);
+    const hasTiles = isRelaid && hasBf16Tiles(level);
     const wanted = hasTiles ? tiled : isRelaid ? relaid : expected;
     const exact = hasTiles && options.dtypes.includes("bf16") ? EXACT_IN_TILES : EXACT;
     const isFast = options.activations === "fast";

@@ -34,7 +34,7 @@ export class MachineLimits {
   #int8Dot: number | undefined;
   /** Null where there is no tile unit. */
   #int8Tile: number | null | undefined;
-  #brainTile: number | null | undefined;
+  #bf16Tile: number | null | undefined;
 
   constructor(device: Computer) {
     this.#device = device;
@@ -73,11 +73,11 @@ export class MachineLimits {
   }
 
   /** Multiply-adds of bfloat16 in the tile unit; undefined where there is none. */
-  get brainTileOpsPerSecond(): number | undefined {
-    if (this.#brainTile === undefined) {
-      this.#brainTile = this.#hasTiles ? this.#measure("bf16_tile") : null;
+  get bf16TileOpsPerSecond(): number | undefined {
+    if (this.#bf16Tile === undefined) {
+      this.#bf16Tile = this.#hasTiles ? this.#measure("bf16_tile") : null;
     }
-    return this.#brainTile ?? undefined;
+    return this.#bf16Tile ?? undefined;
   }
 
   get #hasTiles(): boolean {
@@ -88,7 +88,7 @@ export class MachineLimits {
   opsPerSecond(arithmetic: Arithmetic): number {
     if (arithmetic === "f32") return this.f32OpsPerSecond;
     // Without tiles they are widened to f32.
-    if (arithmetic === "bf16") return this.brainTileOpsPerSecond ?? this.f32OpsPerSecond;
+    if (arithmetic === "bf16") return this.bf16TileOpsPerSecond ?? this.f32OpsPerSecond;
     return Math.max(this.int8DotOpsPerSecond, this.int8TileOpsPerSecond ?? 0);
   }
 

@@ -47,7 +47,7 @@ test("a limit is measured once, and memory of nearly the same size with it", () 
   expect(limits.opsPerSecond("f32")).toBe(limits.f32OpsPerSecond);
   const { int8DotOpsPerSecond: dot, int8TileOpsPerSecond: tile = 0 } = limits;
   expect(limits.opsPerSecond("int8")).toBe(Math.max(dot, tile));
-  expect(limits.opsPerSecond("bf16")).toBe(limits.brainTileOpsPerSecond ?? limits.f32OpsPerSecond);
+  expect(limits.opsPerSecond("bf16")).toBe(limits.bf16TileOpsPerSecond ?? limits.f32OpsPerSecond);
   expect(limits.readBytesPerSecond(1_000_000)).toBe(limits.readBytesPerSecond(1_010_000));
   expect(limits.readBytesPerSecond(1_000_000)).not.toBe(limits.readBytesPerSecond(30_000_000));
 });

@@ -49,7 +49,7 @@ export function quantizeActivations(
 }
 
 /** To the nearest bfloat16, ties to even. */
-export function roundToBrain(x: Float32Array): Float64Array {
+export function roundToBf16(x: Float32Array): Float64Array {
   const bits = new Uint32Array(x.slice().buffer);
   for (let i = 0; i < bits.length; i++) {
     const word = bits[i]!;

@@ -55,7 +55,7 @@ export function machineReport(
   memoryBytes: number,
 ): MachineReport {
   const tile = limits.int8TileOpsPerSecond;
-  const brainTile = limits.brainTileOpsPerSecond;
+  const bf16Tile = limits.bf16TileOpsPerSecond;
   return {
     threads,
     instruction_set: instructionSet,
@@ -64,7 +64,7 @@ export function machineReport(
     memory_bytes: memoryBytes,
     read_bytes_per_second: Math.round(limits.readBytesPerSecond(memoryBytes)),
     f32_ops_per_second: Math.round(limits.f32OpsPerSecond),
-    ...(brainTile === undefined ? {} : { bf16_tile_ops_per_second: Math.round(brainTile) }),
+    ...(bf16Tile === undefined ? {} : { bf16_tile_ops_per_second: Math.round(bf16Tile) }),
     int8_dot_ops_per_second: Math.round(limits.int8DotOpsPerSecond),
     ...(tile === undefined ? {} : { int8_tile_ops_per_second: Math.round(tile) }),
   };
@@ -114,7 +114,7 @@ function significant(value: number): number {
 
 /** A table for people: the limits, then a row per case and number of tokens. */
 export function kernelTable(machine: MachineReport, rows: readonly KernelRow[]): string {
-  const { bf16_tile_ops_per_second: brainTile, int8_tile_ops_per_second: tile } = machine;
+  const { bf16_tile_ops_per_second: bf16Tile, int8_tile_ops_per_second: tile } = machine;
   const facts = [
     ["Threads", `${machine.threads}, ${machine.instruction_set}, activations ${machine.activations}`],
     [
@@ -122,7 +122,7 @@ export function kernelTable(machine: MachineReport, rows: readonly KernelRow[]):
       `${giga(machine.read_bytes_per_second)} GB/s from ${formatBytes(machine.memory_bytes)} of memory; caches of ${formatBytes(machine.cache_bytes)}`,
     ],
     ["f32", `${giga(machine.f32_ops_per_second)} Gop/s`],
-    ...(brainTile === undefined ? [] : [["bf16", `${giga(brainTile)} Gop/s in the tile unit`] as const]),
+    ...(bf16Tile === undefined ? [] : [["bf16", `${giga(bf16Tile)} Gop/s in the tile unit`] as const]),
     [
       "int8",
       `${giga(machine.int8_dot_ops_per_second)} Gop/s${tile === undefined ? "" : `, ${giga(tile)} Gop/s in the tile unit`}`,

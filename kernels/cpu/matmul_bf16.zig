@@ -1,5 +1,5 @@
 //! Products with bfloat16 weights on the tile unit (Intel AMX), re-laid in panels: 16 rows of weights times the planes
-//! of up to 16 tokens (`matmul_brain_planes.zig`) per instruction.
+//! of up to 16 tokens (`bf16_planes.zig`) per instruction.
 //!
 //! A panel has a tile of 1024 bytes for every 32 elements of k: pairs of neighbouring elements, 16 rows side by
 //! side. k is cut in chunks of 1024 elements; the sum of a chunk runs in f32 through a tile in rising order, of each 32
@@ -9,7 +9,7 @@
 const std = @import("std");
 const matmul = @import("matmul.zig");
 const ops = @import("../abi/ops.gen.zig");
-const planes = @import("matmul_brain_planes.zig");
+const planes = @import("bf16_planes.zig");
 const shuffle = @import("attention_shuffle.zig");
 const simd = @import("simd.zig");
 const tiles = @import("tiles.zig");
@@ -35,7 +35,7 @@ const from_memory_tokens = 2 * tile_tokens;
 
 /// Whether weights of a type are multiplied here once they are re-laid.
 pub fn takes(dtype: ops.DType) bool {
-    return dtype == .bf16 and simd.has_brain_tiles and tiles.available();
+    return dtype == .bf16 and simd.has_bf16_tiles and tiles.available();
 }
 
 /// Bytes of one panel of a matrix with rows of k elements.
@@ -163,7 +163,7 @@ fn Product(comptime plane_count: usize) type {
                     tiles.load(7, weights + panel * panel_bytes, 64);
                     inline for (0..plane_count) |plane| {
                         if (panel == 0) tiles.load(4 + plane, x + plane * plane_bytes, planes.step_bytes);
-                        tiles.addBrains(panel, 4 + plane, 7);
+                        tiles.addBf16(panel, 4 + plane, 7);
                     }
                 }
                 weights += tile_bytes;

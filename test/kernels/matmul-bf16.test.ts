@@ -10,14 +10,14 @@ import { matmul } from "../../src/graph/record.ts";
 import {
   expectClose,
   expectSameBits,
-  hasBrainTiles,
+  hasBf16Tiles,
   type Outcome,
   PRODUCT_LEVELS,
   Recording,
 } from "./harness.ts";
 import { Random, randomWeights } from "./random.ts";
 import { dequantize } from "./reference/dequantize.ts";
-import { multiply, productBounds, roundToBrain } from "./reference/matmul.ts";
+import { multiply, productBounds, roundToBf16 } from "./reference/matmul.ts";
 
 /** Of the bound of rounding: what f32 may lose that sums thousands of products one after the other. */
 const SUMMED_IN_F32 = 3e-7;
@@ -93,8 +93,8 @@ for (const [k, activations] of [
     test("against float64", () => {
       expect(all.length).toBeGreaterThan(0);
       for (const { level, outcome } of all) {
-        const isRounded = activations === "fast" && hasBrainTiles(level);
-        const x = isRounded ? roundToBrain(whole.rows) : Float64Array.from(whole.rows);
+        const isRounded = activations === "fast" && hasBf16Tiles(level);
+        const x = isRounded ? roundToBf16(whole.rows) : Float64Array.from(whole.rows);
         const bounds = whole.bounds(x);
         expectClose(whole.outValues(outcome), whole.expected(x), (i) => SUMMED_IN_F32 * bounds[i]!, level);
       }

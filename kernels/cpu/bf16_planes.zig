@@ -18,7 +18,7 @@ pub const tile_tokens = 16;
 
 const Floats = @Vector(step_elements, f32);
 const Bits = @Vector(step_elements, u32);
-const Brains = @Vector(step_elements, u16);
+const Bf16s = @Vector(step_elements, u16);
 
 /// bfloat16 that stand for one f32.
 pub fn planeCount(precision: Precision) usize {
@@ -82,7 +82,7 @@ pub const Rows = struct {
 };
 
 /// The planes of 32 elements, low ones first.
-inline fn partsOf(comptime precision: Precision, x: Floats) [planeCount(precision)]Brains {
+inline fn partsOf(comptime precision: Precision, x: Floats) [planeCount(precision)]Bf16s {
     if (precision == .fast) return .{rounded(x)};
     // What is left of an infinity is not NaN but nothing; what is left of a NaN is one.
     const infinity: Bits = @splat(0x7f80_0000);
@@ -98,20 +98,20 @@ inline fn truncated(x: Floats) Floats {
     return @bitCast(@as(Bits, @bitCast(x)) & @as(Bits, @splat(0xffff_0000)));
 }
 
-inline fn upper(x: Floats) Brains {
+inline fn upper(x: Floats) Bf16s {
     return @truncate(@as(Bits, @bitCast(x)) >> @splat(16));
 }
 
 /// To nearest, ties to even. What is not a number stays none.
-inline fn rounded(x: Floats) Brains {
+inline fn rounded(x: Floats) Bf16s {
     const bits: Bits = @bitCast(x);
     const odd = (bits >> @splat(16)) & @as(Bits, @splat(1));
-    const up: Brains = @truncate((bits +% @as(Bits, @splat(0x7fff)) +% odd) >> @splat(16));
-    return @select(u16, x != x, @as(Brains, @splat(0x7fc0)), up);
+    const up: Bf16s = @truncate((bits +% @as(Bits, @splat(0x7fff)) +% odd) >> @splat(16));
+    return @select(u16, x != x, @as(Bf16s, @splat(0x7fc0)), up);
 }
 
-fn widened(brain: u16) f32 {
-    return @bitCast(@as(u32, brain) << 16);
+fn widened(bits: u16) f32 {
+    return @bitCast(@as(u32, bits) << 16);
 }
 
 test "three planes add up to the number, whatever it is" {
