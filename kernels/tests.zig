@@ -4,7 +4,8 @@
 test {
     _ = @import("cpu/math.zig");
     _ = @import("cpu/activations.zig");
-    _ = @import("cpu/matmul_bf16.zig");
+    _ = @import("cpu/float_panels.zig");
+    _ = @import("cpu/matmul_float_tiles.zig");
     _ = @import("cpu/bf16_planes.zig");
     _ = @import("cpu/philox.zig");
     _ = @import("cpu/float8.zig");

@@ -1,4 +1,4 @@
-//! Activations as the products with bfloat16 weights on the tile unit want them: every f32 as three bfloat16 that
+//! Activations as the products with bf16 and f16 weights on the tile unit want them: every f32 as three bfloat16 that
 //! add up to it, its 24 bits in portions of eight, so that nothing is lost. `fast` rounds to the nearest bfloat16
 //! and makes do with that one.
 //!

@@ -2,15 +2,17 @@
 //!
 //! Block-quantised weights meet x quantised to 15-bit integers (`activations.zig`), either where they lie in the
 //! file (`matmul_blocks.zig`) or re-laid for speed (`matmul_packed.zig`); f32, f16 and bf16 weights meet x in f32
-//! (`matmul_plain.zig`), but for re-laid bf16 weights on the tile unit (`matmul_bf16.zig`). The sum of one output runs over k in one fixed order, whatever tile of rows and tokens it
-//! is computed in: a token's result does not depend on the other tokens of the batch or on the thread.
+//! (`matmul_plain.zig`), but for re-laid bf16 and f16 weights on the tile unit (`matmul_float_tiles.zig`). The sum of
+//! one output runs over k in one fixed order, whatever tile of rows and tokens it is computed in: a token's result does
+//! not depend on the other tokens of the batch or on the thread.
 
 const std = @import("std");
 const ops = @import("../abi/ops.gen.zig");
 const activations = @import("activations.zig");
 const amx = @import("matmul_amx.zig");
 const blocks = @import("matmul_blocks.zig");
-const bf16_products = @import("matmul_bf16.zig");
+const float_panels = @import("float_panels.zig");
+const float_tiles = @import("matmul_float_tiles.zig");
 const formats = @import("formats.zig");
 const layouts = @import("packed.zig");
 const pack = @import("pack.zig");
@@ -68,7 +70,7 @@ pub const Forms = struct {
     pub fn add(forms: *Forms, dtype: ops.DType, repack: bool) void {
         if (isQuantized(dtype)) {
             forms.groups = true;
-        } else if (repack and bf16_products.takes(dtype)) {
+        } else if (repack and float_tiles.takes(dtype)) {
             forms.planes = true;
         } else forms.floats = true;
     }
@@ -86,13 +88,13 @@ pub const Forms = struct {
 /// Bytes of one panel of re-laid weights with rows of k elements; null for types that stay where they lie.
 pub fn panelBytes(dtype: ops.DType, k: usize) ?usize {
     if (isQuantized(dtype)) return layouts.panelBytes(dtype, k);
-    return if (bf16_products.takes(dtype)) bf16_products.panelBytes(k) else null;
+    return if (float_tiles.takes(dtype)) float_panels.panelBytes(k) else null;
 }
 
 /// Re-lays rows `first .. first + 16` of a segment.
 pub fn packPanel(segment: *const Segment, first: usize, k: usize, panel: [*]u8) void {
     if (isQuantized(segment.dtype)) return pack.packPanel(segment.dtype, segment.data, segment.row_bytes, segment.rows, first, k, panel);
-    bf16_products.packPanel(segment.data, segment.row_bytes, segment.rows, first, k, panel);
+    float_panels.packPanel(segment.dtype, segment.data, segment.row_bytes, segment.rows, first, k, panel);
 }
 
 pub fn isQuantized(dtype: ops.DType) bool {
@@ -104,7 +106,7 @@ pub fn isQuantized(dtype: ops.DType) bool {
 
 /// Bytes of the scratch memory one thread needs for an inner dimension of k.
 pub fn scratchBytes(k: usize) usize {
-    const by_tiles = if (simd.has_amx) @max(amx.scratch_bytes, bf16_products.scratchBytes(k)) else 0;
+    const by_tiles = if (simd.has_amx) @max(amx.scratch_bytes, float_tiles.scratchBytes(k)) else 0;
     return @max(blocks.scratchBytes(k), by_tiles);
 }
 
@@ -141,8 +143,8 @@ const UnitSize = struct {
         // And the more tokens, the less often weights come to meet them.
         const wanted = 4 * threads;
         var tokens = std.mem.alignForward(usize, a.tokens, planes.tile_tokens);
-        while (rows < unit_rows_max and total / rows * ceilDivide(tokens, bf16_products.tokens_min) > wanted) rows *= 2;
-        while (tokens > bf16_products.tokens_min and total / rows * ceilDivide(a.tokens, tokens) < wanted) tokens = std.mem.alignForward(usize, tokens / 2, planes.tile_tokens);
+        while (rows < unit_rows_max and total / rows * ceilDivide(tokens, float_tiles.tokens_min) > wanted) rows *= 2;
+        while (tokens > float_tiles.tokens_min and total / rows * ceilDivide(a.tokens, tokens) < wanted) tokens = std.mem.alignForward(usize, tokens / 2, planes.tile_tokens);
         return .{ .rows = rows, .tokens = tokens };
     }
 
@@ -200,7 +202,11 @@ fn runPlace(a: *const Arguments, place: *const Place, scratch: []align(64) u8) v
     const segment = place.segment;
     if (segment.panels) |panels| {
         if (isQuantized(segment.dtype)) return packed_panels.run(a, segment, panels, place.first, place.end, scratch);
-        return if (simd.has_bf16_tiles) bf16_products.run(a, place, panels, scratch) else unreachable;
+        if (!simd.has_bf16_tiles) unreachable;
+        return switch (segment.dtype) {
+            inline .bf16, .f16 => |dtype| float_tiles.run(dtype, a, place, panels, scratch),
+            else => unreachable,
+        };
     }
     switch (segment.dtype) {
         inline .f32, .f16, .bf16 => |dtype| plain.run(dtype, a, segment, place.first, place.end),

@@ -107,7 +107,7 @@ export function planMemory(
 /** Whether the kernels of a level re-lay weights of a type. */
 function hasFasterLayout(dtype: DType, instructionSet: string | undefined): boolean {
   if (DTYPES[dtype].blockElements > 1) return true;
-  return dtype === "bf16" && instructionSet === "x86_64_v4_amx";
+  return (dtype === "bf16" || dtype === "f16") && instructionSet === "x86_64_v4_amx";
 }
 
 function limitsOf(

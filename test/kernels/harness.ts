@@ -54,7 +54,7 @@ export const EVERY_OP_LEVELS = LEVELS;
 
 let bf16Tiles: boolean | undefined;
 
-/** Whether a level multiplies re-laid bf16 weights on the tile unit, which the system may keep from a process. */
+/** Whether a level multiplies re-laid bf16 and f16 weights on the tile unit, which the system may keep from a process. */
 export function hasBf16Tiles(level: string): boolean {
   if (!level.startsWith("x86_64_v4_amx")) return false;
   bf16Tiles ??= (() => {

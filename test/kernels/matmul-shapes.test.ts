@@ -79,6 +79,8 @@ for (const precision of ["precise", "fast"] as const) {
       ["q2_k", 768],
       ["q8_0", 544],
       ["q5_1", 608],
+      ["bf16", 1056],
+      ["f16", 1056],
     ] as [WeightDtype, number][]) {
       const random = new Random(33);
       const recording = new Recording();

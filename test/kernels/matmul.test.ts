@@ -45,7 +45,7 @@ interface Case {
   readonly expected: Float64Array;
   /** The same with the weights of the re-laid copy. */
   readonly relaid: Float64Array;
-  /** The same where the tile unit multiplies bf16 weights. */
+  /** The same where the tile unit multiplies bf16 and f16 weights. */
   readonly tiled: Float64Array;
   readonly loose: Float64Array;
   readonly bounds: Float64Array;
@@ -59,6 +59,11 @@ interface CaseOptions {
   readonly bias?: boolean;
   readonly residual?: boolean;
   readonly activations?: ActivationPrecision;
+}
+
+/** What a tile unit multiplies re-laid. */
+function isHalf(dtype: WeightDtype): boolean {
+  return dtype === "bf16" || dtype === "f16";
 }
 
 /** Puts the columns of `parts` side by side. */
@@ -122,7 +127,7 @@ function build(random: Random, options: CaseOptions): Case {
     k,
     expected: total((dtype) => (isBlock(dtype) ? quantized : plain)),
     relaid: total((dtype) => (isBlock(dtype) ? quantized : plain), relaid),
-    tiled: total((dtype) => (isBlock(dtype) ? quantized : dtype === "bf16" ? rounded : plain), relaid),
+    tiled: total((dtype) => (isBlock(dtype) ? quantized : isHalf(dtype) ? rounded : plain), relaid),
     loose: total(() => plain),
     bounds: join(
       values.map((value) => productBounds(plain, value, k)),
@@ -139,7 +144,7 @@ function expectCorrect(random: Random, options: CaseOptions): void {
     const isRelaid = level.endsWith("repacked");
     const hasTiles = isRelaid && hasBf16Tiles(level);
     const wanted = hasTiles ? tiled : isRelaid ? relaid : expected;
-    const exact = hasTiles && options.dtypes.includes("bf16") ? EXACT_IN_TILES : EXACT;
+    const exact = hasTiles && options.dtypes.some(isHalf) ? EXACT_IN_TILES : EXACT;
     const isFast = options.activations === "fast";
     // What fast means on a GPU is the GPU's affair.
     const isDefined = !(isFast && level.startsWith("cuda"));

@@ -16,7 +16,8 @@ export type Arithmetic = (typeof ARITHMETICS)[number];
 /** What the fastest kernels multiply weights of a type as. */
 export function arithmeticOf(dtype: DType): Arithmetic {
   if (DTYPES[dtype].blockElements > 1) return "int8";
-  return dtype === "bf16" ? "bf16" : "f32";
+  // An f16 is two bf16.
+  return dtype === "bf16" || dtype === "f16" ? "bf16" : "f32";
 }
 
 const SECONDS_PER_MEASUREMENT = 0.2;

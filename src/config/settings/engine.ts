@@ -44,7 +44,7 @@ export const ENGINE_SETTINGS = {
     type: { kind: "choice", choices: ["auto", "on", "off"] },
     default: "auto",
     description:
-      "Copy quantised weights, and bfloat16 ones beside AMX, into a layout that computes several times faster; auto: when the copy takes at most half of the free memory; off: only map the file",
+      "Copy quantised weights, and 16-bit floats beside AMX, into a layout that computes several times faster; auto: when the copy takes at most half of the free memory; off: only map the file",
     group: "Engine",
     commands: COMPUTING,
   },
@@ -55,7 +55,7 @@ export const ENGINE_SETTINGS = {
     type: { kind: "choice", choices: ["auto", "precise", "fast"] },
     default: "auto",
     description:
-      "How exactly matrix products take their inputs; precise: as 32-bit floats would; fast: mostly as 8-bit integers beside quantised weights on a processor, as 16-bit floats beside re-laid bfloat16 ones and on a GPU; auto: precise on a processor, fast on a GPU; with --deterministic a GPU is precise",
+      "How exactly matrix products take their inputs; precise: as 32-bit floats would; fast: mostly as 8-bit integers beside quantised weights on a processor, as bfloat16 beside re-laid 16-bit floats, as 16-bit floats on a GPU; auto: precise on a processor, fast on a GPU; with --deterministic a GPU is precise",
     group: "Engine",
     commands: COMPUTING,
   },

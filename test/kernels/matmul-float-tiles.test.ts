@@ -1,6 +1,6 @@
 /**
- * Products with bfloat16 weights, which the tile unit computes where there is one: every number of rows around those
- * of a tile, k in several chunks and with a rest, against float64 and bit for bit against each other.
+ * Products with bf16 and f16 weights, which the tile unit computes where there is one: every number of rows around
+ * those of a tile, k in several chunks and with a rest, against float64 and bit for bit against each other.
  */
 
 import { afterAll, describe, expect, test } from "bun:test";
@@ -26,6 +26,9 @@ const TOKENS = 100;
 const HEIGHTS = [70, 9, 33] as const;
 const WIDTH = HEIGHTS.reduce((sum, height) => sum + height, 0);
 
+const DTYPES = ["bf16", "f16"] as const;
+type FloatDtype = (typeof DTYPES)[number];
+
 interface Product {
   readonly recording: Recording;
   readonly rows: Float32Array;
@@ -37,7 +40,7 @@ interface Product {
   readonly bounds: (x: Float64Array) => Float64Array;
 }
 
-function product(seed: number, k: number, activations: ActivationPrecision): Product {
+function product(dtype: FloatDtype, seed: number, k: number, activations: ActivationPrecision): Product {
   const random = new Random(seed);
   const recording = new Recording({ activations });
   const dimension = recording.program.dimension("tokens", TOKENS);
@@ -45,12 +48,12 @@ function product(seed: number, k: number, activations: ActivationPrecision): Pro
   const residual = random.floats(TOKENS * WIDTH);
   const x = recording.f32("x", [dimension, k], rows);
   const added = recording.f32("residual", [dimension, WIDTH], residual);
-  const bytes = HEIGHTS.map((height) => randomWeights(random, "bf16", height, k));
-  const weights = HEIGHTS.map((height, i) => recording.input(`weight${i}`, "bf16", [height, k], bytes[i]!));
+  const bytes = HEIGHTS.map((height) => randomWeights(random, dtype, height, k));
+  const weights = HEIGHTS.map((height, i) => recording.input(`weight${i}`, dtype, [height, k], bytes[i]!));
   const biasValues = HEIGHTS.map((height) => random.floats(height));
   const biases = HEIGHTS.map((height, i) => recording.f32(`bias${i}`, [height], biasValues[i]!));
   const out = matmul(recording.program, { name: "out", x, weights, biases, residual: added, keep: true });
-  const values = Float64Array.from(bytes.flatMap((part) => [...dequantize("bf16", part)]));
+  const values = Float64Array.from(bytes.flatMap((part) => [...dequantize(dtype, part)]));
   const bias = biasValues.flatMap((part) => [...part]);
   return {
     recording,
@@ -75,15 +78,15 @@ afterAll(() => {
   for (const device of opened) device.close();
 });
 
-for (const [k, activations] of [
-  [32, "precise"],
-  [75, "precise"],
-  [1056, "precise"],
-  [2600, "precise"],
-  [1100, "fast"],
-] as const) {
-  describe(`k ${k}, ${activations}`, () => {
-    const whole = product(k, k, activations);
+for (const [dtype, k, activations] of DTYPES.flatMap((type) => [
+  [type, 32, "precise"] as const,
+  [type, 75, "precise"] as const,
+  [type, 1056, "precise"] as const,
+  [type, 2600, "precise"] as const,
+  [type, 1100, "fast"] as const,
+])) {
+  describe(`${dtype}, k ${k}, ${activations}`, () => {
+    const whole = product(dtype, k, k, activations);
     const all = RELAID.map(({ level, devices }) => ({
       level,
       devices,
@@ -140,11 +143,55 @@ for (const [k, activations] of [
 }
 
 test("three threads compute what one does", () => {
-  const { rows, residual, run, outBytes } = product(5, 1100, "precise");
   for (const { level, devices } of RELAID) {
     const instructionSet = level.split(" ")[0]!;
     const three = Device.open({ kind: "cpu", threads: 3, instructionSet });
     opened.push(three);
-    expectSameBits(outBytes(run(three, rows, residual)), outBytes(run(devices[0], rows, residual)), level);
+    for (const dtype of DTYPES) {
+      const { rows, residual, run, outBytes } = product(dtype, 5, 1100, "precise");
+      const what = `${level} ${dtype}`;
+      expectSameBits(outBytes(run(three, rows, residual)), outBytes(run(devices[0], rows, residual)), what);
+    }
+  }
+});
+
+/** By the row of weights that they fill: the smallest f16, the largest subnormal one, the smallest and largest normal. */
+const LIMITS = [2 ** -24, 1023 * 2 ** -24, 2 ** -14, 65504, -(2 ** -24), 1.5 * 2 ** -23] as const;
+
+test("f16 weights at the limits of their range", () => {
+  const k = 96;
+  const tokens = 20;
+  const height = 32;
+  const random = new Random(6);
+  const recording = new Recording();
+  const dimension = recording.program.dimension("tokens", tokens);
+  const rows = random.floats(tokens * k);
+  const x = recording.f32("x", [dimension, k], rows);
+  const numbers = Float64Array.from(
+    { length: height * k },
+    (_, i) => LIMITS[Math.floor(i / k) % LIMITS.length]!,
+  );
+  const halves = new Uint8Array(2 * numbers.length);
+  const view = new DataView(halves.buffer);
+  numbers.forEach((value, i) => {
+    view.setFloat16(2 * i, value, true);
+  });
+  // Rows of weights that are no numbers, once in front and once behind in their pairs.
+  view.setFloat16(2 * (7 * k + 10), Number.POSITIVE_INFINITY, true);
+  view.setFloat16(2 * (18 * k + 33), Number.NaN, true);
+  const weight = recording.input("weight", "f16", [height, k], halves);
+  const out = matmul(recording.program, { name: "out", x, weights: [weight], keep: true });
+  const expected = multiply(Float64Array.from(rows), numbers, k);
+  const bounds = productBounds(Float64Array.from(rows), numbers, k);
+  for (const { level, devices } of RELAID) {
+    for (const count of [1, tokens]) {
+      recording.set(x, rows.subarray(0, count * k));
+      const actual = recording.run(devices[1], [count], { repack: true }).f32(out);
+      for (let i = 0; i < count * height; i++) {
+        if (i % height === 7 || i % height === 18) expect(actual[i]).not.toSatisfy(Number.isFinite);
+      }
+      const kept = actual.map((value, i) => ([7, 18].includes(i % height) ? expected[i]! : value));
+      expectClose(kept, expected.subarray(0, count * height), (i) => SUMMED_IN_F32 * bounds[i]!, level);
+    }
   }
 });
