@@ -3,8 +3,8 @@
 //! (`v = 128 * high + low`). Two bytes leave an error of f32's order. `fast` makes do with the high byte, but for
 //! groups in which one element stands far above the others.
 //!
-//! Tokens are grouped in tiles of up to 16; within a tile the records of one group lie together, token by
-//! token, so that a kernel walks one pointer whatever the number of tokens.
+//! Tokens are grouped in tiles of up to 16; within a tile what there is of one group lies together, token by
+//! token, so that a kernel walks on by one step whatever the number of tokens.
 
 const std = @import("std");
 const math = @import("math.zig");
@@ -23,9 +23,12 @@ pub const group_elements = 128;
 /// Tokens of a tile; the last tile of a step holds what is left.
 pub const tile_tokens = 16;
 
-/// So many tokens or more in a last tile take the room of a whole one, whose other records are undefined: the tile
+/// So many tokens or more in a last tile take the room of a whole one, whose other groups are undefined: the tile
 /// unit multiplies them all the same.
 pub const padded_tokens_min = if (simd.has_amx) 12 else tile_tokens;
+
+/// From so many on, an odd number takes the room of one more.
+pub const paired_tokens_min = if (simd.has_amx) 4 else tile_tokens;
 
 /// Largest magnitude of a byte.
 pub const byte_max = 127;
@@ -39,16 +42,22 @@ const uneven_ratio = 8.0;
 
 const vectors = group_elements / 16;
 
-/// One group of one token. The sums serve weight formats with offsets or minima, by 16 and by 32 elements. The
-/// size is an odd number of cache lines: the records of a tile do not meet in the same sets of the cache.
-pub const Record = extern struct {
+/// The integers of one group of one token. Those of a tile's tokens lie one behind the other, so that one stride
+/// leads through high and low bytes alike.
+pub const Integers = extern struct {
     high: [group_elements]i8 align(64),
     low: [group_elements]i8,
+};
+
+/// What else is known of them. The sums serve weight formats with offsets or minima, by 16 and by 32 elements.
+pub const Record = extern struct {
     /// Sums of the high and of the low bytes, negated: what an offset of 1 takes away.
-    less_high_32: [4]i32,
+    less_high_32: [4]i32 align(64),
     less_low_32: [4]i32,
     less_high_16: [8]i32,
     less_low_16: [8]i32,
+    /// Of both bytes together: what an offset of 128 takes away.
+    less_both_32: [4]i32,
     /// Sums of the values.
     total_32: [4]f32,
     total_16: [8]f32,
@@ -57,7 +66,18 @@ pub const Record = extern struct {
     has_low: u32,
 
     comptime {
-        std.debug.assert(@sizeOf(Record) == 7 * 64);
+        std.debug.assert(@sizeOf(Integers) == 4 * 64 and @sizeOf(Record) == 3 * 64);
+    }
+};
+
+/// A group of one token, the same group of the tile's next tokens behind it.
+pub const Group = struct {
+    integers: [*]Integers,
+    records: [*]Record,
+
+    /// So many tokens on; as many as the tile has room for: the next group.
+    pub inline fn after(group: Group, tokens: usize) Group {
+        return .{ .integers = group.integers + tokens, .records = group.records + tokens };
     }
 };
 
@@ -66,25 +86,42 @@ pub fn groupCount(k: usize) usize {
     return std.math.divCeil(usize, k, group_elements) catch unreachable;
 }
 
-/// Records that `tokens` rows of k elements need.
-pub fn recordCount(tokens: usize, k: usize) usize {
+/// Groups, with the room that a last tile takes, of `tokens` rows of k elements.
+fn totalGroups(tokens: usize, k: usize) usize {
     const rest = tokens % tile_tokens;
     return (tokens - rest + roomOf(rest)) * groupCount(k);
 }
 
-/// Records of a group in a tile of so many tokens.
+/// Bytes that `tokens` rows of k elements need.
+pub fn byteCount(tokens: usize, k: usize) usize {
+    return totalGroups(tokens, k) * (@sizeOf(Integers) + @sizeOf(Record));
+}
+
+/// Tokens for which a tile of so many has room.
 inline fn roomOf(tokens: usize) usize {
-    return if (tokens >= padded_tokens_min) tile_tokens else tokens;
+    if (tokens >= padded_tokens_min) return tile_tokens;
+    return if (tokens >= paired_tokens_min) std.mem.alignForward(usize, tokens, 2) else tokens;
 }
 
 /// The quantised rows of a step.
 pub const Rows = struct {
-    records: [*]Record,
+    first_group: Group,
     tokens: usize,
     groups: usize,
     precision: Precision,
 
-    /// Records of a group in the tile that begins at `token`, a multiple of `tile_tokens`.
+    /// Room for up to `tokens` rows of k elements in `byteCount` bytes of memory.
+    pub fn init(memory: [*]align(64) u8, tokens: usize, k: usize, precision: Precision) Rows {
+        const records = memory + totalGroups(tokens, k) * @sizeOf(Integers);
+        return .{
+            .first_group = .{ .integers = @ptrCast(memory), .records = @ptrCast(@alignCast(records)) },
+            .tokens = tokens,
+            .groups = groupCount(k),
+            .precision = precision,
+        };
+    }
+
+    /// Tokens for which the tile that begins at `token`, a multiple of `tile_tokens`, has room.
     pub inline fn tileSize(rows: Rows, token: usize) usize {
         return roomOf(@min(tile_tokens, rows.tokens - token));
     }
@@ -95,18 +132,18 @@ pub const Rows = struct {
         return present / tile_tokens + @intFromBool(present % tile_tokens >= padded_tokens_min);
     }
 
-    /// The bytes that `count` records need together.
-    pub inline fn bytesOf(rows: Rows, records: [*]const Record, count: usize) Bytes {
+    /// The bytes that a group of `tokens` tokens needs together.
+    pub inline fn bytesOf(rows: Rows, group: Group, tokens: usize) Bytes {
         if (rows.precision == .precise) return .both;
         var any: u32 = 0;
-        for (records[0..count]) |*record| any |= record.has_low;
+        for (group.records[0..tokens]) |*record| any |= record.has_low;
         return if (any != 0) .both else .high;
     }
 
-    /// The record of a token's first group; the next group's is `tileSize` records on.
-    pub inline fn first(rows: Rows, token: usize) [*]Record {
+    /// A token's first group; the next is as many tokens on as its tile has room for.
+    pub inline fn first(rows: Rows, token: usize) Group {
         const tile = token - token % tile_tokens;
-        return rows.records + tile * rows.groups + (token - tile);
+        return rows.first_group.after(tile * rows.groups + (token - tile));
     }
 
     /// Quantises one row of k f32: scale the largest magnitude / 16256, integers rounded to nearest, ties to
@@ -119,20 +156,20 @@ pub const Rows = struct {
 
     fn quantizeRow(rows: Rows, comptime precision: Precision, token: usize, x: [*]const f32, k: usize) void {
         const step = rows.tileSize(token - token % tile_tokens);
-        var record = &rows.first(token)[0];
+        var group = rows.first(token);
         var done: usize = 0;
         while (done + group_elements <= k) : (done += group_elements) {
-            quantizeGroup(precision, x[done..][0..group_elements], record);
-            record = &(@as([*]Record, @ptrCast(record)) + step)[0];
+            quantizeGroup(precision, x[done..][0..group_elements], &group.integers[0], &group.records[0]);
+            group = group.after(step);
         }
         if (done == k) return;
         var tail: [group_elements]f32 = @splat(0);
         @memcpy(tail[0 .. k - done], x[done..k]);
-        quantizeGroup(precision, &tail, record);
+        quantizeGroup(precision, &tail, &group.integers[0], &group.records[0]);
     }
 };
 
-fn quantizeGroup(comptime precision: Precision, x: *const [group_elements]f32, record: *Record) void {
+fn quantizeGroup(comptime precision: Precision, x: *const [group_elements]f32, group: *Integers, record: *Record) void {
     const magnitude: I32 = @splat(0x7fff_ffff);
     // Magnitudes compare as integers; infinities and NaNs are above all numbers.
     var largest_bits: I32 = @splat(0);
@@ -155,22 +192,24 @@ fn quantizeGroup(comptime precision: Precision, x: *const [group_elements]f32, r
         const integers = @as(I32, @bitCast(shifted)) -% @as(I32, @splat(@bitCast(magic)));
         const high = (integers +% @as(I32, @splat(64))) >> @splat(7);
         const low = if (has_low) integers -% (high << @splat(7)) else @as(I32, @splat(0));
-        record.high[16 * i ..][0..16].* = @as(@Vector(16, i8), @truncate(high));
-        record.low[16 * i ..][0..16].* = @as(@Vector(16, i8), @truncate(low));
+        group.high[16 * i ..][0..16].* = @as(@Vector(16, i8), @truncate(high));
+        group.low[16 * i ..][0..16].* = @as(@Vector(16, i8), @truncate(low));
     }
     record.scale = scale;
     inline for (0..2) |half| {
-        const high = sumsBy16(record.high[64 * half ..][0..64]);
-        const low = sumsBy16(record.low[64 * half ..][0..64]);
+        const high = sumsBy16(group.high[64 * half ..][0..64]);
+        const low = sumsBy16(group.low[64 * half ..][0..64]);
         const total = @as(@Vector(4, f32), @floatFromInt((high << @splat(7)) +% low)) * @as(@Vector(4, f32), @splat(scale));
         record.less_high_16[4 * half ..][0..4].* = -%high;
         record.less_low_16[4 * half ..][0..4].* = -%low;
         record.total_16[4 * half ..][0..4].* = total;
         const high_32 = pairs(high);
         const low_32 = pairs(low);
-        const total_32 = @as(@Vector(2, f32), @floatFromInt((high_32 << @splat(7)) +% low_32)) * @as(@Vector(2, f32), @splat(scale));
+        const sum_32 = (high_32 << @splat(7)) +% low_32;
+        const total_32 = @as(@Vector(2, f32), @floatFromInt(sum_32)) * @as(@Vector(2, f32), @splat(scale));
         record.less_high_32[2 * half ..][0..2].* = -%high_32;
         record.less_low_32[2 * half ..][0..2].* = -%low_32;
+        record.less_both_32[2 * half ..][0..2].* = -%(sum_32 << @splat(7));
         record.total_32[2 * half ..][0..2].* = total_32;
     }
 }
@@ -202,15 +241,16 @@ inline fn pairs(v: @Vector(4, i32)) @Vector(2, i32) {
 test "integers, sums and scale of a group" {
     var random = std.Random.DefaultPrng.init(3);
     var x: [group_elements]f32 = undefined;
+    var group: Integers = undefined;
     var record: Record = undefined;
     for (0..200) |round| {
         for (&x) |*value| value.* = (random.random().float(f32) * 2 - 1) * (if (round % 3 == 0) @as(f32, 1e-3) else 50);
-        quantizeGroup(.precise, &x, &record);
+        quantizeGroup(.precise, &x, &group, &record);
         var largest: f32 = 0;
         for (x) |value| largest = @max(largest, @abs(value));
         try std.testing.expectEqual(largest / integer_max, record.scale);
         var total: i32 = 0;
-        for (x, record.high, record.low) |value, high, low| {
+        for (x, group.high, group.low) |value, high, low| {
             const integer = @as(i32, high) * 128 + low;
             total += integer;
             try std.testing.expect(@abs(value - @as(f32, @floatFromInt(integer)) * record.scale) <= 0.502 * record.scale);
@@ -225,14 +265,15 @@ test "integers, sums and scale of a group" {
 }
 
 test "a group with an infinity or a NaN has a scale of NaN, one of zeros is zero" {
+    var group: Integers = undefined;
     var record: Record = undefined;
     for ([_]f32{ std.math.inf(f32), -std.math.inf(f32), std.math.nan(f32) }) |bad| {
         var x: [group_elements]f32 = @splat(1);
         x[77] = bad;
-        quantizeGroup(.precise, &x, &record);
+        quantizeGroup(.precise, &x, &group, &record);
         try std.testing.expect(std.math.isNan(record.scale) and std.math.isNan(record.total_32[0]) and std.math.isNan(record.total_16[7]));
     }
-    quantizeGroup(.precise, &@as([group_elements]f32, @splat(0)), &record);
+    quantizeGroup(.precise, &@as([group_elements]f32, @splat(0)), &group, &record);
     try std.testing.expectEqual(0, record.scale);
-    for (record.high, record.low) |high, low| try std.testing.expect(high == 0 and low == 0);
+    for (group.high, group.low) |high, low| try std.testing.expect(high == 0 and low == 0);
 }

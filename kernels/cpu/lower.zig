@@ -115,6 +115,8 @@ fn needsOf(program: *const Program, op: *const Op, repack: bool) Needs {
 /// Memory of the forms of x that a matrix product needs: groups, and planes behind them.
 const PreparedRows = struct {
     forms: matmul_module.Forms = .{},
+    /// At most.
+    tokens: u64 = 0,
     group_bytes: u64 = 0,
     plane_bytes: u64 = 0,
 
@@ -125,8 +127,9 @@ const PreparedRows = struct {
         }
         const x = program.operand(op, ops.matmul.operand.x).?;
         const tokens: u64 = x.leadingAt(program.dims);
+        prepared.tokens = tokens;
         const k = x.shape[1];
-        if (prepared.forms.groups) prepared.group_bytes = activations.recordCount(tokens, k) * @sizeOf(activations.Record);
+        if (prepared.forms.groups) prepared.group_bytes = activations.byteCount(tokens, k);
         if (prepared.forms.planes) prepared.plane_bytes = planes.byteCount(tokens, k, precisionOf(op));
         return prepared;
     }
@@ -277,12 +280,7 @@ const Lowering = struct {
             .k = k,
             .segments = undefined,
             .segment_count = 0,
-            .x_groups = .{
-                .records = @ptrCast(@alignCast(l.around.workspace)),
-                .tokens = 0,
-                .groups = activations.groupCount(k),
-                .precision = precisionOf(l.op),
-            },
+            .x_groups = .init(@alignCast(l.around.workspace), prepared.tokens, k, precisionOf(l.op)),
             .x_planes = .{
                 .memory = @alignCast(l.around.workspace + prepared.group_bytes),
                 .tokens = 0,

@@ -17,6 +17,7 @@ const layouts = @import("packed.zig");
 const math = @import("math.zig");
 const matmul = @import("matmul.zig");
 const packed_panels = @import("matmul_packed.zig");
+const scaled_weights = @import("scaled_weights.zig");
 const simd = @import("simd.zig");
 const tiles = @import("tiles.zig");
 
@@ -24,7 +25,7 @@ const F32 = simd.F32;
 const I32 = simd.I32;
 const Layout = layouts.Layout;
 const Bytes = activations.Bytes;
-const Record = activations.Record;
+const Integers = activations.Integers;
 const group_slabs = layouts.group_slabs;
 const slab_registers = layouts.slab_registers;
 const tile_tokens = activations.tile_tokens;
@@ -55,8 +56,7 @@ const Kind = struct {
     fn of(comptime l: Layout) Kind {
         return .{
             .whole = l.whole(),
-            // Of the formats with whole scales only this one stays below 128.
-            .planes = if (!l.whole() or l.nibble_scales) 1 else 2,
+            .planes = if (l.whole()) scaled_weights.planeCount(l) else 1,
             .minima = if (l.has_min) group_slabs * l.subs() else 0,
         };
     }
@@ -65,7 +65,7 @@ const Kind = struct {
 /// A group of a panel as the tile unit and the scaling want it: by plane and register, `[16 rows][4]` bytes.
 fn Group(comptime kind: Kind) type {
     return extern struct {
-        bytes: [kind.planes][group_slabs * slab_registers]simd.I8,
+        bytes: [kind.planes][group_slabs * slab_registers]simd.U8,
         /// The unit; or, for half float scales, one for each slab.
         scale: [if (kind.whole) 1 else group_slabs]F32,
         min: [kind.minima]F32,
@@ -108,7 +108,7 @@ pub fn run(comptime l: Layout, a: *const matmul.Arguments, segment: *const matmu
         }
         // A last tile of few tokens.
         if (block_end == a.tokens or tile_count * tile_tokens == block_tokens_max) continue;
-        for (0..panel_count) |panel| packed_panels.runTile(l, a, segment, first_panel + panel * panel_bytes, first + panel * layouts.panel_rows, block_end);
+        packed_panels.runFew(l, a, segment, first_panel, panel_count, first, block_end);
     }
 }
 
@@ -163,14 +163,17 @@ fn unpack(comptime l: Layout, panel: [*]const u8, k: usize, chunk: Chunk, groups
         if (kind.whole) {
             group.scale[0] = head.unit;
             inline for (0..l.subs()) |sub| {
-                const scale = layouts.wholeScale(l, slab, sub);
+                const factor: scaled_weights.Factor = .of(l, layouts.wholeScale(l, slab, sub));
                 const registers = comptime slab_registers / l.subs();
-                inline for (sub * registers..(sub + 1) * registers) |j| scaled(l, layouts.integers(l, slab, j), scale, group, at * slab_registers + j);
+                inline for (sub * registers..(sub + 1) * registers) |j| {
+                    const planes = scaled_weights.products(l, layouts.integers(l, slab, j), factor);
+                    inline for (planes, &group.bytes) |bytes, *plane| plane[at * slab_registers + j] = bytes;
+                }
             }
         } else {
             group.scale[at] = layouts.halfScale(slab);
             const offset: simd.U8 = @splat(@intCast(l.offset));
-            inline for (0..slab_registers) |j| group.bytes[0][at * slab_registers + j] = @bitCast(layouts.integers(l, slab, j) -% offset);
+            inline for (0..slab_registers) |j| group.bytes[0][at * slab_registers + j] = layouts.integers(l, slab, j) -% offset;
         }
         if (l.has_min) inline for (0..l.subs()) |sub| {
             group.min[at * l.subs() + sub] = layouts.minimum(l, head, slab, sub);
@@ -185,24 +188,6 @@ fn clearRest(comptime kind: Kind, group: *Group(kind), slabs: usize) void {
     for (&group.bytes) |*plane| @memset(plane[slabs * slab_registers ..], @splat(0));
     if (!kind.whole) @memset(group.scale[slabs..], @splat(0));
     if (kind.minima > 0) @memset(group.min[slabs * (kind.minima / group_slabs) ..], @splat(0));
-}
-
-/// Stores `scale * (integer - offset)` of 64 elements: a signed low byte and what is left, in 256s.
-inline fn scaled(comptime l: Layout, q: simd.U8, scale: I32, group: *Group(Kind.of(l)), at: usize) void {
-    const Words = @Vector(32, i16);
-    const UWords = @Vector(32, u16);
-    // The scale in both words of a row's lane; the even and the odd bytes of each lane as words.
-    const both = (scale & @as(I32, @splat(0xffff))) | (scale << @splat(16));
-    const factor: Words = @bitCast(both);
-    const words: UWords = @bitCast(q);
-    const offset: Words = @splat(l.offset);
-    const even = (@as(Words, @bitCast(words & @as(UWords, @splat(0xff)))) - offset) *% factor;
-    const odd = (@as(Words, @bitCast(words >> @splat(8))) - offset) *% factor;
-    const low_mask: UWords = @splat(0xff);
-    group.bytes[0][at] = @bitCast((@as(UWords, @bitCast(even)) & low_mask) | (@as(UWords, @bitCast(odd)) << @splat(8)));
-    if (comptime Kind.of(l).planes == 1) return;
-    const half: Words = @splat(128);
-    group.bytes[1][at] = @bitCast((@as(UWords, @bitCast(even +% half)) >> @splat(8)) | (@as(UWords, @bitCast(odd +% half)) & ~low_mask));
 }
 
 /// 0 to 3: sums; 4, 5: high and low bytes of x; 6, 7: low and high bytes of the weights.
@@ -222,7 +207,7 @@ const Sums = [2 * group_slabs][tile_tokens]I32;
 fn Work(comptime kind: Kind) type {
     return struct {
         group: *const Group(kind),
-        records: [*]const Record,
+        x: activations.Group,
         bytes: Bytes,
         sums: *Sums,
         /// What the group is added to, and where the result goes.
@@ -237,16 +222,16 @@ fn multiply(comptime kind: Kind, a: *const matmul.Arguments, panels: []const [ch
     var nowhere: Totals = undefined;
     const zeros: Totals = @splat(@splat(0));
     // Nothing comes before the first: what the tiles hold is scaled to nowhere.
-    var before: Work(kind) = .{ .group = &panels[0][0], .records = a.x_groups.first(first_token), .bytes = .high, .sums = &sums[1], .from = &zeros, .to = &nowhere };
+    var before: Work(kind) = .{ .group = &panels[0][0], .x = a.x_groups.first(first_token), .bytes = .high, .sums = &sums[1], .from = &zeros, .to = &nowhere };
     for (0..tile_count) |tile| {
-        const first_records = a.x_groups.first(first_token + tile * tile_tokens) + chunk.first * tile_tokens;
+        const first_group = a.x_groups.first(first_token + tile * tile_tokens).after(chunk.first * tile_tokens);
         for (panels, totals) |*groups, *of_panel| {
-            var records = first_records;
+            var x = first_group;
             for (groups[0 .. chunk.end - chunk.first], chunk.first..) |*group, index| {
                 const work: Work(kind) = .{
                     .group = group,
-                    .records = records,
-                    .bytes = a.x_groups.bytesOf(records, tile_tokens),
+                    .x = x,
+                    .bytes = a.x_groups.bytesOf(x, tile_tokens),
                     // Whole sums leave their tiles in the step that scales them.
                     .sums = if (kind.whole or before.sums != &sums[0]) &sums[0] else &sums[1],
                     .from = if (index == 0) &zeros else &of_panel[tile],
@@ -258,7 +243,7 @@ fn multiply(comptime kind: Kind, a: *const matmul.Arguments, panels: []const [ch
                     },
                 }
                 before = work;
-                records += tile_tokens;
+                x = x.after(tile_tokens);
             }
         }
     }
@@ -280,10 +265,10 @@ inline fn step(comptime kind: Kind, comptime bytes_before: Bytes, comptime bytes
         }
         if (bytes) |present| if (comptime place.has(kind, present)) {
             if (place.is_first) tiles.zero(place.tile);
-            if (place.loads_high) tiles.load(4, &work.records[0].high[place.element], @sizeOf(Record));
-            if (place.loads_low) tiles.load(5, &work.records[0].low[place.element], @sizeOf(Record));
+            if (place.loads_high) tiles.load(4, &work.x.integers[0].high[place.element], @sizeOf(Integers));
+            if (place.loads_low) tiles.load(5, &work.x.integers[0].low[place.element], @sizeOf(Integers));
             if (place.loads_weights) tiles.load(place.weights, &work.group.bytes[place.weights - 6][place.element / 4], 64);
-            tiles.addBytes(place.tile, place.x, place.weights);
+            if (kind.planes == 2 and place.weights == 6) tiles.addUnsigned(place.tile, place.x, place.weights) else tiles.addBytes(place.tile, place.x, place.weights);
         };
         // The first half of the slots stores the last sums.
         const rows = comptime tile_tokens / (slots / 2);
@@ -356,7 +341,7 @@ const Place = struct {
 /// Adds the scaled sums of a token to its totals.
 inline fn addScaled(comptime kind: Kind, comptime bytes: Bytes, work: *const Work(kind), comptime t: usize) void {
     const group = work.group;
-    const record = &work.records[t];
+    const record = &work.x.records[t];
     const x_scale: F32 = @splat(record.scale);
     var total = work.from[t];
     if (kind.whole) {

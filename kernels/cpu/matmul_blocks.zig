@@ -91,9 +91,9 @@ inline fn accumulate(
 ) void {
     @setEvalBranchQuota(100_000);
     const stride = a.x_groups.tileSize(first_token - first_token % activations.tile_tokens);
-    const records = a.x_groups.first(first_token) + group / 2 * stride;
-    switch (a.x_groups.bytesOf(records, tokens)) {
-        inline else => |bytes| accumulateBytes(bytes, offset, has_min, rows, tokens, groups, records, group, acc),
+    const x = a.x_groups.first(first_token).after(group / 2 * stride);
+    switch (a.x_groups.bytesOf(x, tokens)) {
+        inline else => |bytes| accumulateBytes(bytes, offset, has_min, rows, tokens, groups, x, group, acc),
     }
 }
 
@@ -104,17 +104,17 @@ inline fn accumulateBytes(
     comptime rows: usize,
     comptime tokens: usize,
     groups: *const [rows]Group,
-    records: [*]const activations.Record,
+    x: activations.Group,
     group: usize,
     acc: *[rows][tokens]F32,
 ) void {
     const signed = offset > simd.dot_unsigned_max;
     const shifted = offset != 0 and !signed;
     inline for (0..tokens) |t| {
-        const record = &records[t];
-        const high: simd.I8 = record.high[group % 2 * 64 ..][0..64].*;
-        const low: simd.I8 = if (bytes == .both) record.low[group % 2 * 64 ..][0..64].* else undefined;
-        const scale: F32 = @splat(record.scale);
+        const integers = &x.integers[t];
+        const high: simd.I8 = integers.high[group % 2 * 64 ..][0..64].*;
+        const low: simd.I8 = if (bytes == .both) integers.low[group % 2 * 64 ..][0..64].* else undefined;
+        const scale: F32 = @splat(x.records[t].scale);
         // What the format's offset adds to every product of this group.
         const excess: I32 = if (shifted) dots(bytes, @splat(offset), high, low) else undefined;
         const sums: F32 = if (has_min) scale * @as(F32, @floatFromInt(dots(bytes, @splat(1), high, low))) else undefined;

@@ -84,7 +84,7 @@ pub fn runTile(comptime l: Layout, a: *const matmul.Arguments, segment: *const m
     const size = a.x_groups.tileSize(token);
     var group: Group = undefined;
     var acc: [tile_tokens]F32 = @splat(@splat(0));
-    var records: [*]const Record = a.x_groups.first(token);
+    var x = a.x_groups.first(token);
     var span = panel;
     const groups_per_span: usize = comptime @max(1, l.slabsPerSpan() / group_slabs);
     var slabs = a.k / layouts.slab_elements;
@@ -95,12 +95,12 @@ pub fn runTile(comptime l: Layout, a: *const matmul.Arguments, segment: *const m
         for (0..groups_per_span) |_| {
             const present = @min(slabs, group_slabs);
             group.unpack(l, head, span, present);
-            switch (a.x_groups.bytesOf(records, size)) {
-                inline else => |bytes| addGroup(l, bytes, &group, present, records[0..size], acc[0..size]),
+            switch (a.x_groups.bytesOf(x, size)) {
+                inline else => |bytes| addGroup(l, bytes, &group, present, x, acc[0..size]),
             }
             span += present * l.slabBytes();
             slabs -= present;
-            records += size;
+            x = x.after(size);
         }
     }
     for (acc[0..size], token..) |values, t| matmul.storeLanes(a, segment, row, t, values);
@@ -113,19 +113,19 @@ const XRows = [2]*const XRow;
 const no_row: XRow align(64) = @splat(0);
 
 /// Two pairs of rows of x at a time, each of one token or of two.
-fn addGroup(comptime l: Layout, comptime bytes: Bytes, group: *const Group, slabs: usize, records: []const Record, acc: []F32) void {
+fn addGroup(comptime l: Layout, comptime bytes: Bytes, group: *const Group, slabs: usize, x: activations.Group, acc: []F32) void {
     const tokens = if (bytes == .both) 2 else 4;
     var t: usize = 0;
-    while (t < records.len) : (t += tokens) {
-        const end = @min(t + tokens, records.len);
-        var x: [2]XRows = @splat(.{ &no_row, &no_row });
-        for (records[t..end], 0..) |*record, i| {
-            if (bytes == .both) x[i] = .{ &record.high, &record.low } else x[i / 2][i % 2] = &record.high;
+    while (t < acc.len) : (t += tokens) {
+        const end = @min(t + tokens, acc.len);
+        var rows: [2]XRows = @splat(.{ &no_row, &no_row });
+        for (x.integers[t..end], 0..) |*integers, i| {
+            if (bytes == .both) rows[i] = .{ &integers.high, &integers.low } else rows[i / 2][i % 2] = &integers.high;
         }
         if (2 * (end - t) > tokens)
-            addTokens(l, bytes, 2, group, slabs, &x, records[t..end], acc[t..end])
+            addTokens(l, bytes, 2, group, slabs, &rows, x.records[t..end], acc[t..end])
         else
-            addTokens(l, bytes, 1, group, slabs, x[0..1], records[t..end], acc[t..end]);
+            addTokens(l, bytes, 1, group, slabs, rows[0..1], x.records[t..end], acc[t..end]);
     }
 }
 

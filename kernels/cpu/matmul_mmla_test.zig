@@ -98,9 +98,9 @@ fn Product(comptime dtype: ops.DType) type {
 
         /// Rows `[tokens, rows]` of the tokens `first .. first + tokens`, in the way of `how`.
         fn run(p: @This(), how: enum { together, alone }, first: usize, tokens: usize, out: []f32) !void {
-            const records = try allocator.alignedAlloc(activations.Record, .@"64", activations.recordCount(tokens, p.k));
-            defer allocator.free(records);
-            const quantized: activations.Rows = .{ .records = records.ptr, .tokens = tokens, .groups = activations.groupCount(p.k), .precision = p.precision };
+            const memory = try allocator.alignedAlloc(u8, .@"64", activations.byteCount(tokens, p.k));
+            defer allocator.free(memory);
+            const quantized: activations.Rows = .init(memory.ptr, tokens, p.k, p.precision);
             for (0..tokens) |t| quantized.quantize(t, p.x.ptr + (first + t) * p.k, p.k);
             const segment: matmul.Segment = .{ .dtype = dtype, .data = undefined, .rows = p.rows, .row_bytes = undefined, .bias = null, .column = 0 };
             const a: matmul.Arguments = .{

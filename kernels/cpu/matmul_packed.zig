@@ -3,6 +3,7 @@
 const std = @import("std");
 const activations = @import("activations.zig");
 const amx = @import("matmul_amx.zig");
+const few = @import("matmul_amx_few.zig");
 const layouts = @import("packed.zig");
 const math = @import("math.zig");
 const matmul = @import("matmul.zig");
@@ -31,6 +32,10 @@ pub fn run(a: *const matmul.Arguments, segment: *const matmul.Segment, panels: [
             const l = comptime Layout.of(dtype);
             if (tiles.available() and a.tokens >= amx.tokens_min) return amx.run(l, a, segment, panels, first, end, scratch);
             const panel_bytes = l.panelBytes(a.k);
+            if (tiles.available() and a.tokens >= comptime few.tokensMin(l)) {
+                const panel_count = std.math.divCeil(usize, end - first, layouts.panel_rows) catch unreachable;
+                return runFew(l, a, segment, panels + first / layouts.panel_rows * panel_bytes, panel_count, first, 0);
+            }
             const block_tokens = residentTokens(a);
             var block: usize = 0;
             while (block < a.tokens) : (block += block_tokens) {
@@ -49,13 +54,27 @@ pub fn run(a: *const matmul.Arguments, segment: *const matmul.Segment, panels: [
 
 /// Tokens, in whole tiles, whose activations stay in the cache while several panels use them.
 fn residentTokens(a: *const matmul.Arguments) usize {
-    const tile_bytes = activations.tile_tokens * a.x_groups.groups * @sizeOf(Record);
+    const tile_bytes = activations.byteCount(activations.tile_tokens, a.k);
     return @max(1, resident_bytes / tile_bytes) * activations.tile_tokens;
 }
 
+/// The tokens of one tile, too few to fill it, and some panels.
+pub fn runFew(comptime l: Layout, a: *const matmul.Arguments, segment: *const matmul.Segment, panels: [*]const u8, panel_count: usize, first_row: usize, first_token: usize) void {
+    var token = first_token;
+    if (simd.has_amx) while (a.tokens - token >= comptime few.tokensMin(l)) {
+        const tokens = @min(few.tokens_max, a.tokens - token);
+        few.run(l, &.{ .a = a, .segment = segment, .panels = panels, .panel_count = panel_count, .first_row = first_row, .first_token = token, .tokens = tokens });
+        token += tokens;
+    };
+    if (token == a.tokens) return;
+    const panel_bytes = l.panelBytes(a.k);
+    for (0..panel_count) |panel| runTile(l, a, segment, panels + panel * panel_bytes, first_row + panel * layouts.panel_rows, token);
+}
+
 pub fn runTile(comptime l: Layout, a: *const matmul.Arguments, segment: *const matmul.Segment, panel: [*]const u8, row: usize, token: usize) void {
-    const stride = a.x_groups.tileSize(token);
-    const size = @min(stride, a.tokens - token);
+    const tile = token - token % activations.tile_tokens;
+    const stride = a.x_groups.tileSize(tile);
+    const size = @min(tile + stride, a.tokens) - token;
     if (simd.has_i8mm and size >= mmla.tokens_min) return mmla.runTile(l, a, segment, panel, row, token);
     var done: usize = 0;
     while (done < size) : (done += register_tokens) {
@@ -66,7 +85,7 @@ pub fn runTile(comptime l: Layout, a: *const matmul.Arguments, segment: *const m
     }
 }
 
-/// `stride`: records from one group to the next.
+/// `stride`: tokens for which the tile has room, the step from one group to the next.
 pub fn multiply(
     comptime l: Layout,
     comptime tokens: usize,
@@ -80,7 +99,7 @@ pub fn multiply(
     @setEvalBranchQuota(100_000);
     const from_memory = a.tokens <= activations.tile_tokens;
     var acc: [tokens]F32 = @splat(@splat(0));
-    var records: [*]const Record = a.x_groups.first(token);
+    var x = a.x_groups.first(token);
     var span = panel;
     const groups_per_span: usize = comptime @max(1, l.slabsPerSpan() / layouts.group_slabs);
     var slabs = a.k / layouts.slab_elements;
@@ -90,12 +109,12 @@ pub fn multiply(
         for (0..groups_per_span) |_| {
             // Formats in blocks of 32 may end in the middle of a group.
             const present = if (l.scales == .super) layouts.group_slabs else @min(slabs, layouts.group_slabs);
-            switch (a.x_groups.bytesOf(records, tokens)) {
-                inline else => |bytes| addGroup(l, bytes, tokens, head, span, present, from_memory, records, &acc),
+            switch (a.x_groups.bytesOf(x, tokens)) {
+                inline else => |bytes| addGroup(l, bytes, tokens, head, span, present, from_memory, x, &acc),
             }
             span += present * l.slabBytes();
             slabs -= present;
-            records += stride;
+            x = x.after(stride);
         }
     }
     inline for (0..tokens) |t| matmul.storeLanes(a, segment, row, token + t, acc[t]);
@@ -110,7 +129,7 @@ inline fn addGroup(
     first: [*]const u8,
     slabs: usize,
     from_memory: bool,
-    records: [*]const Record,
+    x: activations.Group,
     acc: *[tokens]F32,
 ) void {
     var high: [tokens]I32 = @splat(@splat(0));
@@ -127,12 +146,12 @@ inline fn addGroup(
                 inline for (0..tokens) |t| {
                     if (parts) |count| {
                         inline for (0..count) |part| {
-                            const sums = dots(l, bytes, index, sub * count + part, q[part * q.len / count ..][0 .. q.len / count], &records[t]);
+                            const sums = dots(l, bytes, index, sub * count + part, q[part * q.len / count ..][0 .. q.len / count], x, t);
                             high[t] = simd.addWordProducts(high[t], sums.high, scale);
                             if (bytes == .both) low[t] = simd.addWordProducts(low[t], sums.low, scale);
                         }
                     } else {
-                        const sums = dots(l, bytes, index, sub, &q, &records[t]);
+                        const sums = dots(l, bytes, index, sub, &q, x, t);
                         high[t] +%= sums.high *% scale;
                         if (bytes == .both) low[t] +%= sums.low *% scale;
                     }
@@ -140,19 +159,19 @@ inline fn addGroup(
             } else {
                 const scale = layouts.halfScale(slab);
                 inline for (0..tokens) |t| {
-                    const sums = dots(l, bytes, index, sub, &q, &records[t]);
+                    const sums = dots(l, bytes, index, sub, &q, x, t);
                     const sum: F32 = @floatFromInt((sums.high << @splat(7)) + sums.low);
-                    acc[t] = math.mulAdd(sum, scale * @as(F32, @splat(records[t].scale)), acc[t]);
+                    acc[t] = math.mulAdd(sum, scale * @as(F32, @splat(x.records[t].scale)), acc[t]);
                 }
             }
             if (l.has_min) {
                 const minimum = layouts.minimum(l, head, slab, sub);
-                inline for (0..tokens) |t| acc[t] = math.mulAdd(minimum, @splat(totalOf(l, &records[t], index, sub)), acc[t]);
+                inline for (0..tokens) |t| acc[t] = math.mulAdd(minimum, @splat(totalOf(l, &x.records[t], index, sub)), acc[t]);
             }
         }
     }
     if (l.whole()) inline for (0..tokens) |t| {
-        acc[t] = math.mulAdd(wholeSum(high[t], low[t]), head.unit * @as(F32, @splat(records[t].scale)), acc[t]);
+        acc[t] = math.mulAdd(wholeSum(high[t], low[t]), head.unit * @as(F32, @splat(x.records[t].scale)), acc[t]);
     };
 }
 
@@ -191,8 +210,10 @@ const Dots = struct { high: I32, low: I32 };
 
 /// Products of a token's high and low bytes with some of a slab's integers, offsets taken away: the part `part` of as
 /// long ones.
-inline fn dots(comptime l: Layout, comptime bytes: Bytes, slab: usize, comptime part: usize, q: anytype, record: *const Record) Dots {
+inline fn dots(comptime l: Layout, comptime bytes: Bytes, slab: usize, comptime part: usize, q: anytype, x: activations.Group, t: usize) Dots {
     const elements = 4 * q.len;
+    const record = &x.records[t];
+    const integers = &x.integers[t];
     var high: I32 = @splat(0);
     var low: I32 = @splat(0);
     if (l.offset != 0 and comptime !signedBytes(l)) {
@@ -204,8 +225,8 @@ inline fn dots(comptime l: Layout, comptime bytes: Bytes, slab: usize, comptime 
     }
     const first = layouts.slab_elements * slab + elements * part;
     inline for (0..q.len) |j| {
-        high = product(l, high, q[j], broadcast(&record.high, first + 4 * j));
-        if (bytes == .both) low = product(l, low, q[j], broadcast(&record.low, first + 4 * j));
+        high = product(l, high, q[j], broadcast(&integers.high, first + 4 * j));
+        if (bytes == .both) low = product(l, low, q[j], broadcast(&integers.low, first + 4 * j));
     }
     return .{ .high = high, .low = low };
 }

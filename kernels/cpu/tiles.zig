@@ -78,7 +78,12 @@ pub inline fn addBytes(comptime sums: usize, comptime x: usize, comptime weights
     asm volatile (std.fmt.comptimePrint("tdpbssd %%tmm{d}, %%tmm{d}, %%tmm{d}", .{ weights, x, sums }));
 }
 
-/// The same of bfloat16 into f32. Subnormal numbers are zero, as operands and as sums.
+/// The same of unsigned weights.
+pub inline fn addUnsigned(comptime sums: usize, comptime x: usize, comptime weights: usize) void {
+    asm volatile (std.fmt.comptimePrint("tdpbsud %%tmm{d}, %%tmm{d}, %%tmm{d}", .{ weights, x, sums }));
+}
+
+/// `sums += x @ weights` of bfloat16 into f32. Subnormal numbers are zero, as operands and as sums.
 pub inline fn addBf16(comptime sums: usize, comptime x: usize, comptime weights: usize) void {
     asm volatile (std.fmt.comptimePrint("tdpbf16ps %%tmm{d}, %%tmm{d}, %%tmm{d}", .{ weights, x, sums }));
 }
