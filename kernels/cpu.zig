@@ -10,6 +10,8 @@ const status = @import("abi/status.zig");
 const Buffer = @import("cpu/memory.zig").Buffer;
 const StageTime = @import("cpu/profile.zig").StageTime;
 const Executor = @import("cpu/executor.zig").Executor;
+const matmul = @import("cpu/matmul.zig");
+const ops = @import("abi/ops.gen.zig");
 const pool = @import("cpu/pool.zig");
 const tiles = @import("cpu/tiles.zig");
 
@@ -190,6 +192,20 @@ export fn mistral_program_run(program: *Executor, dims: [*]const u32, dim_count:
 /// Bytes the program holds besides its buffers.
 export fn mistral_program_workspace_bytes(program: *const Executor) u64 {
     return program.workspace_bytes;
+}
+
+/// Tells whether `flag_repack` re-lays weights of a type, given by its number: 1 or 0. May be asked before a device is
+/// opened.
+export fn mistral_cpu_has_faster_layout(dtype: u32, out: *u32) i32 {
+    const wanted: ops.DType = @enumFromInt(dtype);
+    const is_weight = switch (wanted) {
+        .i32, .f8e4m3, _ => false,
+        else => true,
+    };
+    if (!is_weight) return report(status.fail(error.InvalidArgument, "type {d} is no type of weights", .{dtype}));
+    tiles.askPermission();
+    out.* = @intFromBool(matmul.hasPanels(wanted));
+    return ok;
 }
 
 /// Measures what the stages of a program work and wait from now on, from zero.

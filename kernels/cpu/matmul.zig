@@ -85,10 +85,15 @@ pub const Forms = struct {
     }
 };
 
+/// Whether weights of a type have a faster layout.
+pub fn hasPanels(dtype: ops.DType) bool {
+    return isQuantized(dtype) or float_tiles.takes(dtype);
+}
+
 /// Bytes of one panel of re-laid weights with rows of k elements; null for types that stay where they lie.
 pub fn panelBytes(dtype: ops.DType, k: usize) ?usize {
-    if (isQuantized(dtype)) return layouts.panelBytes(dtype, k);
-    return if (float_tiles.takes(dtype)) float_panels.panelBytes(k) else null;
+    if (!hasPanels(dtype)) return null;
+    return if (isQuantized(dtype)) layouts.panelBytes(dtype, k) else float_panels.panelBytes(k);
 }
 
 /// Re-lays rows `first .. first + 16` of a segment.

@@ -1,6 +1,7 @@
 /** What a model will take of this machine's memory, from the headers of its files alone, before anything is loaded. */
 
-import { DTYPES, type DType } from "../backend/dtype.ts";
+import type { DType } from "../backend/dtype.ts";
+import { hasFasterLayout } from "../backend/faster-layout.ts";
 import { availableLevels } from "../backend/library.ts";
 import { MistralError } from "../errors.ts";
 import { type ModelConfig, readModelConfig } from "../models/config.ts";
@@ -60,7 +61,6 @@ export function placeModel(
   const weightBytes = weightBytesOf(checkpoint);
   const limits = limitsOf(checkpoint, config, options, memory);
   const isUploaded = options.device?.kind === "cuda";
-  const canRepack = hasFasterLayout(mainType(checkpoint), options.instructionSet ?? availableLevels()[0]);
   return {
     architecture: config.architecture,
     contextLength: limits.contextLength,
@@ -68,7 +68,9 @@ export function placeModel(
     vocabularySize: config.vocabularySize,
     weightBytes,
     isRepacked:
-      !isUploaded && canRepack && wantsRepack(options.repack ?? "auto", weightBytes, memory.availableBytes),
+      !isUploaded &&
+      wantsRepack(options.repack ?? "auto", weightBytes, memory.availableBytes) &&
+      isRelaid(mainType(checkpoint), options.instructionSet),
     isUploaded,
     isMapped: options.mmap && !isUploaded,
     kvBytes: limits.blockCount * limits.blockSize * kvTokenBytes(config, options),
@@ -104,10 +106,10 @@ export function planMemory(
   };
 }
 
-/** Whether the kernels of a level re-lay weights of a type. */
-function hasFasterLayout(dtype: DType, instructionSet: string | undefined): boolean {
-  if (DTYPES[dtype].blockElements > 1) return true;
-  return (dtype === "bf16" || dtype === "f16") && instructionSet === "x86_64_v4_amx";
+/** Where no kernels are built, a plan is made all the same; they would be asked. */
+function isRelaid(dtype: DType, instructionSet: string | undefined): boolean {
+  const level = instructionSet ?? availableLevels()[0];
+  return level !== undefined && hasFasterLayout(dtype, level);
 }
 
 function limitsOf(

@@ -4,6 +4,7 @@
  */
 
 import { Device } from "../../../backend/device.ts";
+import { hasFasterLayout } from "../../../backend/faster-layout.ts";
 import type { Resolution } from "../../../config/resolve.ts";
 import { defaultThreads } from "../../../config/threads.ts";
 import { MistralError } from "../../../errors.ts";
@@ -129,14 +130,15 @@ class KernelBench {
 
   /** The rows of a case in one layout; none when nothing of it is re-laid. */
   #measure(kernelCase: KernelCase, layout: Layout | undefined): KernelRow[] {
+    const { instructionSet } = this.#device.info;
+    if (layout === "re-laid" && !hasFasterLayout(kernelCase.dtype, instructionSet)) {
+      this.#log.write("info", `${kernelCase.dtype} is not re-laid by ${instructionSet}`);
+      return [];
+    }
     const source = this.#sourceOf(kernelCase);
     const plan = this.#plan(kernelCase, source, layout);
     const program = CaseProgram.create(this.#device, kernelCase, plan, this.#memory);
     try {
-      if (layout === "re-laid" && program.relaidBytes === 0) {
-        this.#log.write("info", `${kernelCase.dtype} is not re-laid by ${this.#device.info.instructionSet}`);
-        return [];
-      }
       return kernelCase.tokens.map((tokens) => {
         const times = this.#times(program, tokens);
         return kernelRow({ kernelCase, layout, source, tokens, times }, this.limits, this.memoryBytes);

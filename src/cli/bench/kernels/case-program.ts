@@ -98,16 +98,13 @@ export interface CasePlan {
 /** A program of a case. */
 export class CaseProgram {
   readonly ops: number;
-  /** Bytes of the re-laid copies of weights. */
-  readonly relaidBytes: number;
   readonly #program: Program;
   readonly #buffers: readonly Buffer[];
 
-  private constructor(program: Program, buffers: readonly Buffer[], ops: number, relaidBytes: number) {
+  private constructor(program: Program, buffers: readonly Buffer[], ops: number) {
     this.#program = program;
     this.#buffers = buffers;
     this.ops = ops;
-    this.relaidBytes = relaidBytes;
   }
 
   static create(device: Device, kernelCase: KernelCase, plan: CasePlan, memory: StreamedMemory): CaseProgram {
@@ -126,13 +123,8 @@ export class CaseProgram {
       return buffer;
     });
     try {
-      // What a program holds besides when its weights stay where they lie.
-      const inPlace = device.createProgram(recorded.words, buffers, { repack: false });
-      if (!plan.repack) return new CaseProgram(inPlace, own, plan.ops, 0);
-      const besides = inPlace.workspaceBytes;
-      inPlace.free();
-      const program = device.createProgram(recorded.words, buffers, { repack: true });
-      return new CaseProgram(program, own, plan.ops, program.workspaceBytes - besides);
+      const program = device.createProgram(recorded.words, buffers, { repack: plan.repack });
+      return new CaseProgram(program, own, plan.ops);
     } catch (error) {
       for (const buffer of own) buffer.free();
       throw error;
