@@ -85,7 +85,8 @@ pub const BufferKind = enum(u32) {
     _,
 };
 
-/// Bit of the flags of `mistral_program_create`: keep a copy of the quantised weights that is re-laid for speed.
+/// Bit of the flags of `mistral_program_create`: keep copies, re-laid for speed, of the weights that have a
+/// faster layout.
 pub const flag_repack: u32 = 1;
 /// Bit of the same: the bits of a row's results depend on that row alone, never on how many rows a step has. On the
 /// CPU they always do.

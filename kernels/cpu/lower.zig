@@ -91,10 +91,13 @@ fn needsOf(program: *const Program, op: *const Op, repack: bool) Needs {
     switch (op.code) {
         .matmul => {
             const prepared: PreparedRows = .of(program, op, repack);
-            return .{
-                .workspace_bytes = prepared.group_bytes + prepared.plane_bytes,
-                .scratch_bytes = matmul_module.scratchBytes(program.operand(op, ops.matmul.operand.x).?.shape[1]),
+            const k = program.operand(op, ops.matmul.operand.x).?.shape[1];
+            var scratch_bytes: usize = 0;
+            inline for (weight_operands) |index| if (program.operand(op, index)) |weight| {
+                const needs: matmul_module.ScratchNeeds = .{ .dtype = weight.dtype, .k = k, .tokens = prepared.tokens, .repack = repack };
+                scratch_bytes = @max(scratch_bytes, needs.bytes());
             };
+            return .{ .workspace_bytes = prepared.group_bytes + prepared.plane_bytes, .scratch_bytes = scratch_bytes };
         },
         .paged_attention => {
             const q = program.operand(op, ops.paged_attention.operand.q).?;
@@ -122,7 +125,7 @@ const PreparedRows = struct {
 
     fn of(program: *const Program, op: *const Op, repack: bool) PreparedRows {
         var prepared: PreparedRows = .{};
-        inline for (.{ ops.matmul.operand.weight0, ops.matmul.operand.weight1, ops.matmul.operand.weight2 }) |index| {
+        inline for (weight_operands) |index| {
             if (program.operand(op, index)) |weight| prepared.forms.add(weight.dtype, repack);
         }
         const x = program.operand(op, ops.matmul.operand.x).?;
@@ -134,6 +137,8 @@ const PreparedRows = struct {
         return prepared;
     }
 };
+
+const weight_operands = .{ ops.matmul.operand.weight0, ops.matmul.operand.weight1, ops.matmul.operand.weight2 };
 
 fn precisionOf(op: *const Op) activations.Precision {
     return @enumFromInt(op.attributes[ops.matmul.attribute.activations]);
@@ -290,7 +295,7 @@ const Lowering = struct {
             .needs = prepared.forms,
         };
         var column: usize = 0;
-        inline for (.{ o.weight0, o.weight1, o.weight2 }, .{ o.bias0, o.bias1, o.bias2 }) |weight_index, bias_index| {
+        inline for (weight_operands, .{ o.bias0, o.bias1, o.bias2 }) |weight_index, bias_index| {
             if (l.program.operand(l.op, weight_index)) |weight| {
                 a.segments[a.segment_count] = .{
                     .dtype = weight.dtype,

@@ -109,11 +109,23 @@ pub fn isQuantized(dtype: ops.DType) bool {
     };
 }
 
-/// Bytes of the scratch memory one thread needs for an inner dimension of k.
-pub fn scratchBytes(k: usize) usize {
-    const by_tiles = if (simd.has_amx) @max(amx.scratch_bytes, float_tiles.scratchBytes(k)) else 0;
-    return @max(blocks.scratchBytes(k), by_tiles);
-}
+/// What a thread's scratch memory depends on.
+pub const ScratchNeeds = struct {
+    dtype: ops.DType,
+    k: usize,
+    /// At most.
+    tokens: usize,
+    repack: bool,
+
+    /// Bytes of it.
+    pub fn bytes(needs: ScratchNeeds) usize {
+        if (needs.repack and hasPanels(needs.dtype)) {
+            if (!isQuantized(needs.dtype)) return float_tiles.scratchBytes(needs.dtype, needs.k, needs.tokens);
+            return if (tiles.available() and needs.tokens >= amx.tokens_min) amx.scratch_bytes else 0;
+        }
+        return if (isQuantized(needs.dtype)) blocks.scratchBytes(needs.k, needs.tokens) else 0;
+    }
+};
 
 /// Units are whole panels of rows.
 const rows_min = layouts.panel_rows;
@@ -205,6 +217,8 @@ pub fn weightsOf(a: *const Arguments, threads: usize, unit: usize) ?[*]const u8 
 
 fn runPlace(a: *const Arguments, place: *const Place, scratch: []align(64) u8) void {
     const segment = place.segment;
+    const needs: ScratchNeeds = .{ .dtype = segment.dtype, .k = a.k, .tokens = a.tokens, .repack = segment.panels != null };
+    std.debug.assert(scratch.len >= needs.bytes());
     if (segment.panels) |panels| {
         if (isQuantized(segment.dtype)) return packed_panels.run(a, segment, panels, place.first, place.end, scratch);
         if (!simd.has_bf16_tiles) unreachable;

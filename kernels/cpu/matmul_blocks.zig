@@ -19,8 +19,9 @@ const tile_rows = if (simd.has_avx512) 4 else if (simd.has_avx2 or simd.has_dotp
 const tile_tokens = if (simd.has_avx512) 4 else 2;
 const panel_rows = 16;
 
-/// Bytes of the scratch memory one thread needs for an inner dimension of k.
-pub fn scratchBytes(k: usize) usize {
+/// Bytes of the scratch memory one thread needs for an inner dimension of k and up to so many tokens.
+pub fn scratchBytes(k: usize, tokens: usize) usize {
+    if (tokens <= tile_tokens) return 0;
     return panel_rows * groupCount(k) * @sizeOf(Group);
 }
 

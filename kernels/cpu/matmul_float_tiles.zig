@@ -48,16 +48,23 @@ pub fn takes(dtype: ops.DType) bool {
     return (dtype == .bf16 or dtype == .f16) and simd.has_bf16_tiles and tiles.available();
 }
 
-/// The sums of a unit between two chunks, panel by panel for each tile of tokens.
-const block_sums = block_tokens / tile_tokens * rows_max / panel_rows;
-
-/// Bytes of scratch for a unit: sums, and behind them the planes of a chunk.
-pub fn scratchBytes(k: usize) usize {
-    return sumBytes(k) + rows_max / panel_rows * chunk_steps * @sizeOf(Split);
+/// Bytes of scratch for a unit of up to so many tokens: the planes of a chunk, and behind them the sums between two
+/// chunks, panel by panel for each tile of tokens. Fewer tokens never need more.
+pub fn scratchBytes(dtype: ops.DType, k: usize, tokens: usize) usize {
+    const sum_tiles: usize = if (planes.stepCount(k) > chunk_steps) tileCount(@min(tokens, block_tokens)) else 0;
+    return splitBytes(dtype, tokens) + sum_tiles * rows_max / panel_rows * tile_bytes;
 }
 
-fn sumBytes(k: usize) usize {
-    return if (planes.stepCount(k) > chunk_steps) block_sums * tile_bytes else 0;
+fn splitBytes(dtype: ops.DType, tokens: usize) usize {
+    const steps: usize = switch (dtype) {
+        .f16 => if (tokens > tile_tokens) rows_max / panel_rows * chunk_steps else split_places,
+        else => 0,
+    };
+    return steps * @sizeOf(Split);
+}
+
+fn tileCount(tokens: usize) usize {
+    return std.math.divCeil(usize, tokens, tile_tokens) catch unreachable;
 }
 
 /// Rows and tokens of a place, which both begin at multiples of 16.
@@ -69,8 +76,8 @@ pub fn run(comptime dtype: ops.DType, a: *const matmul.Arguments, place: *const 
                 .a = a,
                 .place = place,
                 .weights = weights,
-                .sums = @ptrCast(scratch.ptr),
-                .split = @ptrCast(@alignCast(scratch.ptr + sumBytes(a.k))),
+                .split = @ptrCast(scratch.ptr),
+                .sums = @ptrCast(@alignCast(scratch.ptr + splitBytes(dtype, a.tokens))),
             };
             product.run();
         },
@@ -91,8 +98,8 @@ fn Product(comptime dtype: ops.DType, comptime precision: activations.Precision)
         a: *const matmul.Arguments,
         place: *const matmul.Place,
         weights: [*]const u8,
-        sums: [*]Sums,
         split: [*]Split,
+        sums: [*]Sums,
 
         const Self = @This();
         const x_planes = planes.planeCount(precision);

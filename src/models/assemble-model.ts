@@ -28,7 +28,7 @@ export interface AssembleOptions {
   readonly weights: readonly Buffer[];
   /** What vectors and misaligned tensors are made from. */
   readonly readTensor: TensorReader;
-  /** Of the CPU: copy quantised weights into the faster layout. */
+  /** Of the CPU: copy weights that have a faster layout into it. */
   readonly repack?: boolean;
   /** Of CUDA: a row's bits never depend on other rows. */
   readonly deterministic?: boolean | undefined;

@@ -38,7 +38,7 @@ export interface ModelLoadOptions extends LimitOptions, CudaOptions {
   /** The kernel library to use; the best one for the processor when not given. */
   readonly instructionSet?: string | undefined;
   /**
-   * Copy block-quantised weights into a layout that multiplies several times faster. "auto", the default, does
+   * Copy weights that have one into a layout that multiplies several times faster. "auto", the default, does
    * it when the copy takes no more than half of the memory that is free. Of the processor.
    */
   readonly repack?: Repack | undefined;

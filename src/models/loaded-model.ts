@@ -34,7 +34,7 @@ export interface ModelInfo {
   readonly activationBytes: number;
   /** Bytes that the kernels need besides. */
   readonly workspaceBytes: number;
-  /** Whether the program works on a re-laid copy of the quantised weights; it is part of `workspaceBytes`. */
+  /** Whether the program works on a re-laid copy of weights; it is part of `workspaceBytes`. */
   readonly repacked: boolean;
   readonly activations: ActivationPrecision;
   /** Seconds to map or read the weight files. */
