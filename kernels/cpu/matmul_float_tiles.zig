@@ -227,7 +227,6 @@ fn Product(comptime dtype: ops.DType, comptime precision: activations.Precision)
             var x: [*]const u8 = product.a.x_planes.tile(part.token, part.step);
             for (first..part.steps) |ahead| {
                 const next = tile + ahead * tile_bytes;
-                requestAhead(next);
                 splitStep(x, part.size, &places[(ahead - split_ahead) & last_place], next, &places[ahead & last_place]);
                 x += x_planes * part.size * planes.step_bytes;
             }
@@ -240,7 +239,7 @@ fn Product(comptime dtype: ops.DType, comptime precision: activations.Precision)
             product.add(1, part, &chunk);
         }
 
-        /// The products of a step, between them the lines of the next one's weights.
+        /// The products of a step, between them the lines of a later one's weights, and the requests for what comes then.
         inline fn splitStep(x: [*]const u8, size: usize, weights: *const Split, next: ?[*]const u8, target: *Split) void {
             const products = comptime weight_planes * x_planes - skipped(true);
             comptime var done = 0;
@@ -250,7 +249,10 @@ fn Product(comptime dtype: ops.DType, comptime precision: activations.Precision)
                 inline for (comptime skipped(is_low)..x_planes) |plane| {
                     if (comptime is_low or plane < skipped(true)) tiles.load(4 + plane, x + plane * size * planes.step_bytes, planes.step_bytes);
                     tiles.addBf16(index, 4 + plane, 7);
-                    if (next) |tile| inline for (done * panels.lines / products..(done + 1) * panels.lines / products) |line| splitLine(tile, target, line);
+                    if (next) |tile| inline for (done * panels.lines / products..(done + 1) * panels.lines / products) |line| {
+                        requestLineAhead(tile, line);
+                        splitLine(tile, target, line);
+                    };
                     done += 1;
                 }
             }
@@ -317,8 +319,10 @@ fn configure(tokens: usize) void {
 /// Into the second-level cache in time, since a request for the first would hold one of its few line buffers until the
 /// memory answers; then into the first.
 inline fn requestAhead(weights: [*]const u8) void {
-    inline for (0..panels.lines) |line| {
-        @prefetch(weights + 4096 + 64 * line, .{ .locality = 2 });
-        @prefetch(weights + 1024 + 64 * line, .{ .locality = 3 });
-    }
+    inline for (0..panels.lines) |line| requestLineAhead(weights, line);
+}
+
+inline fn requestLineAhead(weights: [*]const u8, comptime line: usize) void {
+    @prefetch(weights + 4096 + panels.line_bytes * line, .{ .locality = 2 });
+    @prefetch(weights + 1024 + panels.line_bytes * line, .{ .locality = 3 });
 }
