@@ -10,6 +10,7 @@ test {
     _ = @import("cpu/philox.zig");
     _ = @import("cpu/float8.zig");
     _ = @import("cpu/attention_test.zig");
+    _ = @import("cpu/attention_planes.zig");
     _ = @import("cpu/attention_shuffle.zig");
     _ = @import("cpu/attention_softmax.zig");
     _ = @import("cpu/pack_test.zig");

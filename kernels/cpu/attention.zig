@@ -9,6 +9,10 @@
 //! them computes a range, which unit, which rows share its loads and how a prompt was cut into chunks changes
 //! nothing in that arithmetic: a row is bit-identical alone and among others and for any number of threads.
 //!
+//! Where the processor has a tile unit for bfloat16 and enough query heads share a KV head, caches of 16 bits and
+//! fewer take two ways of their own, with another arithmetic that both share (`attention_amx.zig`) and the same
+//! promise.
+//!
 //! Before a step `prepare` checks it and divides it into units. Work comes in two stages with a barrier between
 //! them. Stage one: `runUnit` for each of `unitCount` units. A unit is one sequence, one KV head and either a tile
 //! of query rows over all of their ranges, or - for a sequence of few rows and many keys - one range, whose partial
@@ -16,11 +20,16 @@
 
 const std = @import("std");
 const math = @import("math.zig");
+const amx = @import("attention_amx.zig");
+const amx_panels = @import("attention_amx_panels.zig");
+const amx_rows = @import("attention_amx_rows.zig");
 const cache = @import("attention_cache.zig");
 const panels = @import("attention_panels.zig");
 const plan = @import("attention_plan.zig");
 const rows = @import("attention_rows.zig");
 const softmax = @import("attention_softmax.zig");
+const simd = @import("simd.zig");
+const tile_unit = @import("tiles.zig");
 const Tile = @import("attention_tile.zig").Tile;
 
 const Slice = plan.Slice;
@@ -37,8 +46,14 @@ pub const workspaceFloats = plan.workspaceFloats;
 pub fn scratchFloats(heads: usize, kv_heads: usize, head_dim: usize) usize {
     const dim = plan.paddedDim(head_dim);
     const tile_rows = @max(plan.tile_rows, heads / kv_heads);
-    const of_rows = 2 * rows.rows_max * softmax.partialFloats(dim) + rows.Scratch.floats(dim);
-    return @max(of_rows, tile_rows * softmax.partialFloats(dim) + panels.Scratch.floats(tile_rows, dim));
+    var floats: usize = 0;
+    inline for (if (simd.has_bf16_tiles) .{ rows, amx_rows } else .{rows}) |few| {
+        floats = @max(floats, 2 * few.rows_max * softmax.partialFloats(dim) + few.Scratch.floats(dim));
+    }
+    inline for (if (simd.has_bf16_tiles) .{ panels, amx_panels } else .{panels}) |many| {
+        floats = @max(floats, tile_rows * softmax.partialFloats(dim) + many.Scratch.floats(tile_rows, dim));
+    }
+    return floats;
 }
 
 pub fn unitCount(a: *const Arguments) usize {
@@ -46,7 +61,7 @@ pub fn unitCount(a: *const Arguments) usize {
 }
 
 /// Stage one. `scratch` has at least `scratchFloats` elements and belongs to the calling thread.
-pub fn runUnit(a: *const Arguments, unit: usize, scratch: []f32) void {
+pub fn runUnit(a: *const Arguments, unit: usize, scratch: []align(64) f32) void {
     const part = a.layout.find(a, .first_unit, unit);
     switch (a.kv_type) {
         inline else => |kv| runSlice(kv, a, part.slice, part.unit, scratch),
@@ -64,7 +79,7 @@ pub fn runCombineUnit(a: *const Arguments, unit: usize, scratch: []f32) void {
     combineRow(a, part.slice, part.unit, scratch);
 }
 
-fn runSlice(comptime kv: KvType, a: *const Arguments, slice: Slice, unit: usize, memory: []f32) void {
+fn runSlice(comptime kv: KvType, a: *const Arguments, slice: Slice, unit: usize, memory: []align(64) f32) void {
     if (slice.partials != null) {
         const tile: Tile = .init(a, slice, unit % a.kv_heads, 0);
         return runTile(kv, &tile, unit / a.kv_heads, memory);
@@ -77,39 +92,50 @@ fn runSlice(comptime kv: KvType, a: *const Arguments, slice: Slice, unit: usize,
 }
 
 /// Runs a tile over all of its ranges, or over the one that leaves its partials in the workspace.
-fn runTile(comptime kv: KvType, tile: *const Tile, only: ?usize, memory: []f32) void {
-    if (tile.rows <= rows.rows_max) runRows(kv, tile, only, memory) else runPanels(kv, tile, only, memory);
+fn runTile(comptime kv: KvType, tile: *const Tile, only: ?usize, memory: []align(64) f32) void {
+    if (comptime amx.couldTake(kv)) {
+        if (amx.takes(kv, tile.group)) {
+            defer tile_unit.release();
+            return runWay(kv, amx_rows, amx_panels, tile, only, memory);
+        }
+    }
+    runWay(kv, rows, panels, tile, only, memory);
 }
 
-fn runRows(comptime kv: KvType, tile: *const Tile, only: ?usize, memory: []f32) void {
+/// `few` and `many` are the files of a way for each number of rows.
+fn runWay(comptime kv: KvType, comptime few: type, comptime many: type, tile: *const Tile, only: ?usize, memory: []align(64) f32) void {
+    if (tile.rows <= few.rows_max) runRows(kv, few, tile, only, memory) else runPanels(kv, many, tile, only, memory);
+}
+
+fn runRows(comptime kv: KvType, comptime few: type, tile: *const Tile, only: ?usize, memory: []align(64) f32) void {
     const dim = plan.paddedDim(tile.a.head_dim);
-    const floats = rows.rows_max * softmax.partialFloats(dim);
+    const floats = few.rows_max * softmax.partialFloats(dim);
     const totals = scratchPartials(memory, dim);
     const parts = scratchPartials(memory[floats..], dim);
-    const scratch: rows.Scratch = .init(memory[2 * floats ..].ptr, dim);
-    rows.loadQueries(tile, dim, scratch);
+    const scratch: few.Scratch = .init(memory[2 * floats ..].ptr, dim);
+    few.loadQueries(tile, dim, scratch);
     if (only) |index| {
-        rows.runRange(kv, tile, tile.slice.first_range + index, dim, scratch, workspacePartials(tile, index));
+        few.runRange(kv, tile, tile.slice.first_range + index, dim, scratch, workspacePartials(tile, index));
         return;
     }
     const ranges = tile.ranges();
-    rows.runRange(kv, tile, ranges.first, dim, scratch, totals);
+    few.runRange(kv, tile, ranges.first, dim, scratch, totals);
     for (ranges.first + 1..ranges.last) |range| {
-        rows.runRange(kv, tile, range, dim, scratch, parts);
+        few.runRange(kv, tile, range, dim, scratch, parts);
         for (0..tile.rows) |row| totals.merge(row, parts, row);
     }
     writeTile(tile, totals);
 }
 
-fn runPanels(comptime kv: KvType, tile: *const Tile, only: ?usize, memory: []f32) void {
+fn runPanels(comptime kv: KvType, comptime many: type, tile: *const Tile, only: ?usize, memory: []align(64) f32) void {
     const dim = plan.paddedDim(tile.a.head_dim);
     const totals = if (only) |index| workspacePartials(tile, index) else scratchPartials(memory, dim);
-    const scratch: panels.Scratch = .init(memory[tile.rows * softmax.partialFloats(dim) ..].ptr, tile.rows, dim);
-    panels.loadQueries(tile, dim, scratch);
+    const scratch: many.Scratch = .init(memory[tile.rows * softmax.partialFloats(dim) ..].ptr, tile.rows, dim);
+    many.loadQueries(tile, dim, scratch);
     for (0..tile.rows) |row| totals.denominator(row).* = 0;
-    if (only) |index| return panels.runRange(kv, tile, tile.slice.first_range + index, dim, scratch, totals);
+    if (only) |index| return many.runRange(kv, tile, tile.slice.first_range + index, dim, scratch, totals);
     const ranges = tile.ranges();
-    for (ranges.first..ranges.last) |range| panels.runRange(kv, tile, range, dim, scratch, totals);
+    for (ranges.first..ranges.last) |range| many.runRange(kv, tile, range, dim, scratch, totals);
     writeTile(tile, totals);
 }
 

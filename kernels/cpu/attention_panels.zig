@@ -85,7 +85,7 @@ pub fn runRange(comptime kv: KvType, tile: *const Tile, range: usize, dim: usize
     const span = tile.seenByAny(0, tile.rows, range);
     if (span.empty()) return;
     var places: Places = undefined;
-    tile.locate(kv, range, span, &places);
+    tile.locate(kv, range, span, lanes, &places);
     inline for (.{ places.keys(), places.values() }, .{ scratch.keys, scratch.values }) |rows, widened| {
         for (span.first..span.last) |j| {
             cache.prefetch(kv, rows.after(j), 0, tile.a.head_dim);

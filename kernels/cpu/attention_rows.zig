@@ -72,7 +72,7 @@ pub fn runRange(comptime kv: KvType, tile: *const Tile, range: usize, dim: usize
         return;
     }
     var places: Places = undefined;
-    tile.locate(kv, range, span, &places);
+    tile.locate(kv, range, span, lanes, &places);
     var near: Near = undefined;
     var run = firstRun(span);
     while (!run.empty()) : (run = nextRun(run, span)) {
@@ -130,7 +130,7 @@ const Near = struct {
     inline fn rowsOf(near: *Near, comptime kv: KvType, rows: Rows, run: Span, dim: usize, memory: [*]f32, stride: usize) Rows {
         if (!holds(kv)) return rows;
         const base = run.first - run.first % run_keys;
-        const whole = run.outward();
+        const whole = run.outward(lanes);
         for (whole.first..whole.last) |j| {
             const row = memory + (j - base) * stride;
             near.addresses[j - base] = @ptrCast(row);
@@ -160,7 +160,7 @@ fn score(comptime kv: KvType, comptime rows: usize, arguments: struct {
     out: [*]f32,
 }) void {
     const a = arguments;
-    const whole = a.span.outward();
+    const whole = a.span.outward(lanes);
     var j = whole.first;
     while (j < whole.last) : (j += lanes) {
         var sums: [rows][4]F = @splat(@splat(@splat(0)));
@@ -221,7 +221,7 @@ fn weigh(tile: *const Tile, row: usize, range: usize, scratch: Scratch, partials
     partials.clear(row);
     const cap = tile.a.soft_cap;
     const scores = scratch.scores + row * range_keys;
-    const whole = seen.outward();
+    const whole = seen.outward(lanes);
     const first: @Vector(lanes, u32) = @splat(@intCast(seen.first));
     const last: @Vector(lanes, u32) = @splat(@intCast(seen.last));
     const nothing: F = @splat(-std.math.inf(f32));

@@ -1,7 +1,6 @@
 //! A tile: query rows of one KV head of one sequence, and which keys each of them sees.
 
 const std = @import("std");
-const math = @import("math.zig");
 const cache = @import("attention_cache.zig");
 const plan = @import("attention_plan.zig");
 
@@ -67,12 +66,13 @@ pub const Tile = struct {
         return .{ .first = tile.visible(last - 1, range).first, .last = tile.visible(first, range).last };
     }
 
-    /// Where the keys and values of a span of a range lie.
-    pub fn locate(tile: *const Tile, comptime kv: cache.KvType, range: usize, span: Span, places: *Places) void {
+    /// Where the keys and values of a span of a range lie. The span is rounded outward to multiples of `together`,
+    /// which keys are taken together.
+    pub fn locate(tile: *const Tile, comptime kv: cache.KvType, range: usize, span: Span, comptime together: usize, places: *Places) void {
         const a = tile.a;
         const row_bytes = a.head_dim * kv.bytes();
         const table = a.block_tables + tile.slice.sequence * a.blocks_per_sequence;
-        const whole = span.outward();
+        const whole = span.outward(together);
         const keys = &places.addresses;
         const values = places.addresses[whole.last - whole.first ..];
         places.ahead = cache.rowsAhead(kv, a.head_dim);
@@ -104,14 +104,18 @@ pub const Tile = struct {
 };
 
 /// The addresses of the keys of a span and, behind them, of its values, in the order in which they are read: what
-/// is up to `cache.rows_ahead_max` places on can be requested without a look at where the span ends. Keys are taken a
-/// register of lanes together, so the span is rounded outward to registers; the places so added repeat the
-/// nearest key, and what comes of them is not used.
+/// is up to `cache.rows_ahead_max` places on can be requested without a look at where the span ends. Where the span
+/// was rounded outward, the places so added repeat the nearest key, and what comes of them is not used.
 pub const Places = struct {
     addresses: [2 * range_keys + cache.rows_ahead_max][*]const u8,
     ahead: usize,
     first: usize,
     count: usize,
+
+    /// Requests the rows that are read before those requested in passing arrive.
+    pub fn requestFirst(places: *const Places, comptime kv: cache.KvType, dim: usize) void {
+        for (places.addresses[0..places.ahead]) |row| cache.prefetch(kv, row, 0, dim);
+    }
 
     /// Indexed by the place of a key in its range.
     pub fn keys(places: *const Places) cache.Rows {
@@ -135,8 +139,8 @@ pub const Span = struct {
         return .{ .first = @max(x.first, y.first), .last = @min(x.last, y.last) };
     }
 
-    /// Rounded outward to whole registers of lanes.
-    pub fn outward(span: Span) Span {
-        return .{ .first = span.first - span.first % math.lanes, .last = std.mem.alignForward(usize, span.last, math.lanes) };
+    /// Rounded outward to multiples of `together`.
+    pub fn outward(span: Span, comptime together: usize) Span {
+        return .{ .first = span.first - span.first % together, .last = std.mem.alignForward(usize, span.last, together) };
     }
 };

@@ -66,10 +66,15 @@ pub inline fn load(comptime tile: usize, source: *const anyopaque, stride: usize
 
 /// Rows of a tile one behind the other; `target` has 64 bytes for each.
 pub inline fn store(comptime tile: usize, target: *anyopaque) void {
+    storeApart(tile, target, 64);
+}
+
+/// Rows of a tile, `stride` bytes apart.
+pub inline fn storeApart(comptime tile: usize, target: *anyopaque, stride: usize) void {
     asm volatile (std.fmt.comptimePrint("tilestored %%tmm{d}, (%[target],%[stride],1)", .{tile})
         :
         : [target] "r" (target),
-          [stride] "r" (@as(usize, 64)),
+          [stride] "r" (stride),
         : .{ .memory = true });
 }
 
