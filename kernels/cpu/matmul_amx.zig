@@ -40,9 +40,7 @@ const block_tokens_max = 512;
 const panels_max = matmul.unit_rows_max / layouts.panel_rows;
 
 /// Panels that a tile of activations meets while it is in the first-level cache.
-fn panelsAtOnce(comptime kind: Kind) usize {
-    return if (kind.whole) 2 else 1;
-}
+const panels_at_once = 2;
 
 /// What the multiplication has to know of a layout.
 const Kind = struct {
@@ -79,7 +77,7 @@ const PanelTotals = [block_tokens_max / tile_tokens]Totals;
 
 fn Scratch(comptime kind: Kind) type {
     return extern struct {
-        groups: [panelsAtOnce(kind)][chunk_groups]Group(kind),
+        groups: [panels_at_once][chunk_groups]Group(kind),
         totals: [panels_max]PanelTotals,
     };
 }
@@ -146,7 +144,7 @@ fn unpack(comptime l: Layout, panel: [*]const u8, k: usize, chunk: Chunk, groups
     const kind = comptime Kind.of(l);
     const first = chunk.first * group_slabs;
     const end = @min(k / layouts.slab_elements, chunk.end * group_slabs);
-    const next = panelsAtOnce(kind) * l.panelBytes(k);
+    const next = panels_at_once * l.panelBytes(k);
     var span = panel;
     var slab = panel + first / l.slabsPerSpan() * l.spanBytes();
     var head: layouts.Header = undefined;
