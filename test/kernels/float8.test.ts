@@ -160,7 +160,8 @@ test("every pattern is read right as a key", () => {
     const score = Number.isNaN(value) ? 0 : Math.sign(value);
     expected.fill(1 / (1 + Math.exp(-score)), pattern * SIDE, (pattern + 1) * SIDE);
   });
-  for (const { level, out } of attend(cache)) expectClose(out, expected, 1e-6, level);
+  // A tile unit may take 16 bits of a query; a neighbouring pattern would move the result by 1e-2.
+  for (const { level, out } of attend(cache)) expectClose(out, expected, 6e-6, level);
 });
 
 test("a key that is no number makes its rows none", () => {
