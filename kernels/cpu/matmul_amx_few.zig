@@ -27,9 +27,11 @@ const slab_elements = layouts.slab_elements;
 
 pub const tokens_max = 8;
 
-/// Fewer tokens are faster without the tile unit.
+/// Fewer tokens are faster without the tile unit: more of them where whole scales meet the sums in 32 bits, or the
+/// weights.
 pub fn tokensMin(comptime l: Layout) usize {
-    return if (Way.of(l).scaled) 6 else activations.paired_tokens_min;
+    const is_long = l.whole() and !Way.of(l).words or Way.of(l).scaled;
+    return if (is_long) activations.paired_tokens_min + 2 else activations.paired_tokens_min;
 }
 
 /// Some tokens of one tile, and the panels that they meet.
