@@ -2,8 +2,8 @@
 
 import { type ChosenDevice, chooseDevice } from "../backend/device-choice.ts";
 import type { Settings } from "../config/settings.ts";
+import { cudaMemory } from "../models/cuda-memory.ts";
 import type { HostMemory } from "../models/host-memory.ts";
-import { cudaMemory } from "../models/load-on-cuda.ts";
 import type { Log } from "./log.ts";
 
 /** Of several models each asks; the reason is told once. */

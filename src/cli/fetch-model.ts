@@ -2,14 +2,14 @@
 
 import type { Settings } from "../config/settings.ts";
 import { type ResolvedModel, resolveModel } from "../weights/resolve.ts";
-import { findTokenizerFolder } from "../weights/tokenizer-files.ts";
 import { hubEnvironment } from "./hub-environment.ts";
 import type { Log } from "./log.ts";
 import { TransferProgress } from "./progress.ts";
 
 /** Resolves the model of `--model-id`, `--quantized-file` and `--revision`. Throws `model_not_found` or `network`. */
 export function fetchModel(settings: Settings, log: Log): Promise<ResolvedModel> {
-  const progress = new TransferProgress();
+  // Most models lie on this machine.
+  let progress: TransferProgress | undefined;
   return resolveModel({
     model: settings.model,
     file: settings.file,
@@ -19,6 +19,7 @@ export function fetchModel(settings: Settings, log: Log): Promise<ResolvedModel>
       if (event.type === "note") log.write("info", event.message);
       else {
         const action = event.phase === "download" ? "fetch" : "unpack";
+        progress ??= new TransferProgress();
         progress.update({
           action,
           name: event.what,
@@ -33,7 +34,7 @@ export function fetchModel(settings: Settings, log: Log): Promise<ResolvedModel>
 /** The folder of the tokenizer of `--tok-model-id`; undefined for the model's own. Throws as `fetchModel` does. */
 export async function fetchTokenizer(settings: Settings): Promise<string | undefined> {
   const { tokenizerModelId } = settings;
-  return tokenizerModelId === undefined
-    ? undefined
-    : await findTokenizerFolder(tokenizerModelId, hubEnvironment(settings));
+  if (tokenizerModelId === undefined) return undefined;
+  const { findTokenizerFolder } = await import("../weights/tokenizer-files.ts");
+  return await findTokenizerFolder(tokenizerModelId, hubEnvironment(settings));
 }

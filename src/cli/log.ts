@@ -18,13 +18,14 @@ export interface LogOutput {
 }
 
 export class Log {
-  readonly #output: LogOutput;
+  readonly #openOutput: () => LogOutput;
   readonly #threshold: number;
   readonly #now: () => Date;
 
   /** @param verbosity -1 logs up to warnings, 0 up to info, 1 debug, 2 trace */
-  constructor(verbosity: number, output: LogOutput = process.stderr, now: () => Date = () => new Date()) {
-    this.#output = output;
+  constructor(verbosity: number, output?: LogOutput, now: () => Date = () => new Date()) {
+    // The process's stream takes milliseconds to come into being, and a log may never need it.
+    this.#openOutput = () => output ?? process.stderr;
     this.#threshold = LEVELS.indexOf("info") + verbosity;
     this.#now = now;
   }
@@ -38,9 +39,10 @@ export class Log {
     if (!this.enabled(level)) return;
     const time = this.#now().toISOString();
     const name = level.padEnd(7);
-    const shown = this.#output.isTTY === true ? `${COLOURS[level]}${name}\x1b[0m` : name;
+    const output = this.#openOutput();
+    const shown = output.isTTY === true ? `${COLOURS[level]}${name}\x1b[0m` : name;
     const trace = cause === undefined ? "" : `\n${cause instanceof Error ? (cause.stack ?? cause) : cause}`;
-    this.#output.write(`${time} ${shown} ${message}${trace}\n`);
+    output.write(`${time} ${shown} ${message}${trace}\n`);
   }
 
   /** Several facts below one another, aligned: `[["threads", "2"], ...]`. */

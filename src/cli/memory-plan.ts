@@ -1,4 +1,4 @@
-/** What a model will take of this machine's memory, from the headers of its files alone, before anything is loaded. */
+/** Where a model will lie in this machine's memory, from the headers of its files alone, before anything is loaded. */
 
 import type { DType } from "../backend/dtype.ts";
 import { hasFasterLayout } from "../backend/faster-layout.ts";
@@ -6,15 +6,14 @@ import { availableLevels } from "../backend/library.ts";
 import { MistralError } from "../errors.ts";
 import { type ModelConfig, readModelConfig } from "../models/config.ts";
 import { type HostMemory, hostMemory } from "../models/host-memory.ts";
-import { wantsRepack, weightBytesOf } from "../models/load-model.ts";
-import { recordModel } from "../models/record-model.ts";
 import { familyOf } from "../models/registry.ts";
 import type { StepLimits } from "../models/step.ts";
 import { kvTokenBytes, planLimits } from "../models/step-limits.ts";
+import { wantsRepack, weightBytesOf } from "../models/weight-memory.ts";
 import type { Checkpoint } from "../weights/types.ts";
 import { estimateWeightBytes, mainType } from "./quantised-size.ts";
 import type { LoaderOptions } from "./runner-options.ts";
-import { formatBytes, formatCount } from "./units.ts";
+import { formatBytes } from "./units.ts";
 
 /** Where weights and KV cache go; found in a few milliseconds. */
 export interface Placement {
@@ -36,13 +35,6 @@ export interface Placement {
   /** Tokens it holds. */
   readonly kvTokens: number;
   readonly availableBytes: number;
-}
-
-export interface MemoryPlan extends Placement {
-  /** Bytes of a step's intermediate values, tables and inputs. */
-  readonly activationBytes: number;
-  /** What is left when the KV cache is full; negative when it does not fit. */
-  readonly leftBytes: number;
 }
 
 /** Types named as what would fit, best first. */
@@ -80,39 +72,14 @@ export function placeModel(
   };
 }
 
-/** The whole plan: records the model's program to know what a step needs besides. Throws as `placeModel` does. */
-export function planMemory(
-  checkpoint: Checkpoint,
-  options: LoaderOptions,
-  memory: HostMemory = hostMemory(),
-): MemoryPlan {
-  const placement = placeModel(checkpoint, options, memory);
-  const family = familyOf(checkpoint);
-  const config = readModelConfig(checkpoint, family);
-  const limits = limitsOf(checkpoint, config, options, memory);
-  const { constants, program, step } = recordModel({
-    checkpoint,
-    family,
-    config,
-    limits,
-    kvCacheType: options.kvCacheType,
-  });
-  const activationBytes = program.plan.bytes + constants.bytes + step.inputs.bytes + step.outputs.bytes;
-  const { weightBytes, kvBytes, availableBytes } = placement;
-  return {
-    ...placement,
-    activationBytes,
-    leftBytes: availableBytes - weightBytes - kvBytes - activationBytes,
-  };
-}
-
 /** Where no kernels are built, a plan is made all the same; they would be asked. */
 function isRelaid(dtype: DType, instructionSet: string | undefined): boolean {
   const level = instructionSet ?? availableLevels()[0];
   return level !== undefined && hasFasterLayout(dtype, level);
 }
 
-function limitsOf(
+/** The limits that loading will plan; what it throws says what would fit. */
+export function limitsOf(
   checkpoint: Checkpoint,
   config: ModelConfig,
   options: LoaderOptions,
@@ -124,34 +91,6 @@ function limitsOf(
   } catch (error) {
     throw withWhatFits(error, checkpoint, memory);
   }
-}
-
-/** Rows of name and value for the log. */
-export function describeMemory(plan: MemoryPlan, name: string): readonly (readonly [string, string])[] {
-  const { kvTokens, contextLength, sequencesMax, leftBytes } = plan;
-  const layout = plan.isUploaded
-    ? "copied to the device"
-    : plan.isRepacked
-      ? "copied into the faster layout"
-      : plan.isMapped
-        ? "mapped"
-        : "read";
-  const sequences = Math.min(sequencesMax, Math.floor(kvTokens / contextLength));
-  const room = sequences < 1 ? "" : `, ${sequences} at the full context of ${formatCount(contextLength)}`;
-  const left = leftBytes < 0 ? `${formatBytes(-leftBytes)} MISSING` : `${formatBytes(leftBytes)} left`;
-  return [
-    ["memory plan", `${name} (${plan.architecture}), ${formatCount(contextLength)} tokens of context`],
-    ["weights", `${formatBytes(plan.weightBytes)}, ${layout}`],
-    [
-      "kv cache",
-      `${formatBytes(plan.kvBytes)} for ${formatCount(kvTokens)} tokens${room}; ${plan.isUploaded ? "taken at once" : "taken as it fills"}`,
-    ],
-    ["activations", formatBytes(plan.activationBytes)],
-    [
-      "left",
-      `${formatBytes(plan.availableBytes)} ${plan.isUploaded ? "on the device" : "free"}, ${left} with a full cache`,
-    ],
-  ];
 }
 
 /**

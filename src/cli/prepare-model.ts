@@ -12,7 +12,7 @@ import type { Checkpoint } from "../weights/types.ts";
 import { computeDevice, deviceMemory } from "./compute-device.ts";
 import { writeTensorList } from "./debug-tensors.ts";
 import type { Log } from "./log.ts";
-import { describeMemory, memoryWarning, type Placement, placeModel, planMemory } from "./memory-plan.ts";
+import { memoryWarning, type Placement, placeModel } from "./memory-plan.ts";
 import { type LoaderOptions, runnerOptions } from "./runner-options.ts";
 
 /** Elements of a list that the debug log shows. */
@@ -24,7 +24,7 @@ export interface PreparedModel {
   readonly options: LoaderOptions;
   readonly placement: Placement;
   /** Writes the whole plan to the log; takes tens of milliseconds, in which an engine's process can already start. */
-  readonly tellPlan: () => void;
+  readonly tellPlan: () => Promise<void>;
 }
 
 /**
@@ -56,8 +56,10 @@ export function prepareModel(
       ? wanted
       : { ...wanted, kvMemoryFraction: undefined, kvMemoryBytes: kvBytes, contextLengthMax: contextLength };
   const name = settings.servedName ?? resolved.id;
-  const tellPlan = (): void => {
-    if (log.enabled("info")) log.table("info", describeMemory(planMemory(checkpoint, wanted, memory), name));
+  const tellPlan = async (): Promise<void> => {
+    if (!log.enabled("info")) return;
+    const { describeMemory, planMemory } = await import("./memory-report.ts");
+    log.table("info", describeMemory(planMemory(checkpoint, wanted, memory), name));
   };
   return { resolved, checkpoint, options, placement, tellPlan };
 }

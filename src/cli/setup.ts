@@ -21,14 +21,16 @@ export interface SetupResult {
 
 /**
  * Installs and builds what is missing or stale, one process at a time. Throws MistralError when a step fails,
- * with what to do about it.
+ * with what to do about it. Tells on `given`, or on standard error.
  */
 export async function setup(
   kernels: KernelSet,
-  output: SetupOutput = process.stderr,
+  given?: SetupOutput,
   root: string = PROJECT_ROOT,
 ): Promise<SetupResult> {
   if (dependenciesCurrent(root) && kernelsCurrent(root, kernels)) return { installed: false, built: false };
+  // Not before: the stream takes longer to come into being than all of the above.
+  const output = given ?? process.stderr;
   const lock = join(root, "zig-out", ".setup-lock");
   const onWait = () =>
     output.write("setup  another process is at it in this checkout; waiting for it to finish\n");

@@ -9,18 +9,14 @@ import type { Checkpoint, TensorEntry } from "../weights/types.ts";
 import { type AssembledModel, assembleModel } from "./assemble-model.ts";
 import { type ModelConfig, readModelConfig } from "./config.ts";
 import type { ModelFamily } from "./family.ts";
-import { availableMemoryBytes, hostMemory } from "./host-memory.ts";
-import { type CudaOptions, placeOnCuda } from "./load-on-cuda.ts";
+import { hostMemory } from "./host-memory.ts";
+import type { CudaOptions } from "./load-on-cuda.ts";
 import { LoadedModel } from "./loaded-model.ts";
 import { type RecordedModel, recordModel } from "./record-model.ts";
 import { familyOf } from "./registry.ts";
 import type { StepLimits } from "./step.ts";
 import { type LimitOptions, planLimits } from "./step-limits.ts";
-
-export type Repack = "auto" | "on" | "off";
-
-/** Share of the free memory that an automatic copy of the weights may take. */
-const REPACK_SHARE_OF_FREE_MEMORY = 0.5;
+import { type Repack, wantsRepack, weightBytesOf } from "./weight-memory.ts";
 
 export interface ModelLoadOptions extends LimitOptions, CudaOptions {
   /** A GGUF file, or a folder with config.json and safetensors. */
@@ -91,7 +87,9 @@ export async function loadModel(options: ModelLoadOptions): Promise<LoadedModel>
   );
   try {
     const placed =
-      onCpu === undefined ? placeOnCuda(device, opened, options) : placeOnCpu(device, opened, options, onCpu);
+      onCpu === undefined
+        ? (await import("./load-on-cuda.ts")).placeOnCuda(device, opened, options)
+        : placeOnCpu(device, opened, options, onCpu);
     const { limits, recorded, weights, assembled, repacked } = placed;
     const { info } = device;
     return new LoadedModel({
@@ -167,21 +165,4 @@ function placeOnCpu(
     for (const buffer of weights.buffers) buffer.free();
     throw error;
   }
-}
-
-/** Bytes of all tensors of a checkpoint. */
-export function weightBytesOf({ tensors }: Checkpoint): number {
-  let total = 0;
-  for (const { bytes } of tensors.values()) total += bytes;
-  return total;
-}
-
-/** Whether a model with so many bytes of weights gets a copy of them in the faster layout. */
-export function wantsRepack(
-  repack: Repack,
-  weightBytes: number,
-  availableBytes: number = availableMemoryBytes(),
-): boolean {
-  if (repack !== "auto") return repack === "on";
-  return weightBytes <= availableBytes * REPACK_SHARE_OF_FREE_MEMORY;
 }

@@ -4,11 +4,11 @@
  */
 
 import type { Device } from "../backend/device.ts";
-import type { DeviceMemory } from "../backend/device-info.ts";
 import { MistralError } from "../errors.ts";
 import { readTensor, tensorRegions, uploadWeights } from "../weights/upload.ts";
 import { type AssembledModel, assembleModel, freeAssembled } from "./assemble-model.ts";
-import { type HostMemory, hostMemory } from "./host-memory.ts";
+import { cudaMemory } from "./cuda-memory.ts";
+import type { HostMemory } from "./host-memory.ts";
 import type { ModelLoadOptions, OpenedModel, PlacedModel } from "./load-model.ts";
 import { type RecordedModel, recordModel } from "./record-model.ts";
 import type { StepLimits } from "./step.ts";
@@ -23,7 +23,6 @@ export interface CudaOptions {
   readonly deterministic?: boolean | undefined;
 }
 
-export const INTEGRATED_MEMORY_FRACTION = 0.75;
 const GRAPH_SHARE_OF_MEMORY = 0.04;
 
 /**
@@ -75,20 +74,6 @@ export function placeOnCuda(device: Device, opened: OpenedModel, options: ModelL
 /** What a model may count on: the device's memory, or its share of the system's where it has none of its own. */
 function usableMemory(device: Device, { integratedMemoryFraction }: CudaOptions): HostMemory {
   return cudaMemory(device.memory(), device.info.integrated, integratedMemoryFraction);
-}
-
-/** The same from numbers; `system` is the memory of the machine. */
-export function cudaMemory(
-  { free, total }: DeviceMemory,
-  integrated: boolean,
-  fraction = INTEGRATED_MEMORY_FRACTION,
-  system: HostMemory = hostMemory(),
-): HostMemory {
-  if (!integrated) return { totalBytes: total, availableBytes: free };
-  return {
-    totalBytes: Math.floor(system.totalBytes * fraction),
-    availableBytes: Math.floor(system.availableBytes * fraction),
-  };
 }
 
 function requireRoomForWeights(memory: HostMemory, weightBytes: number): void {

@@ -7,7 +7,8 @@
 import { malformed } from "./malformed.ts";
 import type { PositionedFile } from "./positioned-file.ts";
 
-const FIRST_WINDOW_BYTES = 1 << 20;
+/** Holds the header of a vocabulary of 50,000 tokens: growing costs a copy. */
+const FIRST_WINDOW_BYTES = 2 << 20;
 /** The largest header met in practice is 16 MB (a 262k-token vocabulary with merges); the rest is damage. */
 const HEADER_BYTES_MAX = 256 << 20;
 const STRING_BYTES_MAX = 32 << 20;
@@ -63,16 +64,22 @@ export class GgufCursor {
    */
   strings(count: number, what: string): () => string[] {
     const first = this.offset;
+    let window = this.#window;
     let at = first;
     for (let index = 0; index < count; index++) {
       const start = at + 8;
-      const inWindow = start <= this.#window.length && this.#view.getUint32(at + 4, true) === 0;
-      const end = inWindow ? start + this.#view.getUint32(at, true) : Number.POSITIVE_INFINITY;
-      if (end <= this.#window.length && end - start <= STRING_BYTES_MAX) {
+      const isShort =
+        start <= window.length &&
+        (window[at + 3]! | window[at + 4]! | window[at + 5]! | window[at + 6]! | window[at + 7]!) === 0;
+      const end = isShort
+        ? start + (window[at]! | (window[at + 1]! << 8) | (window[at + 2]! << 16))
+        : Number.POSITIVE_INFINITY;
+      if (end <= window.length) {
         at = end;
       } else {
         this.offset = at;
         this.string(what);
+        window = this.#window;
         at = this.offset;
       }
     }
@@ -80,18 +87,10 @@ export class GgufCursor {
     return () => this.#decode(first, count);
   }
 
-  /**
-   * Steps over `count` numbers of `width` bytes each and gives what reads them, by `get` with the view and a byte
-   * position.
-   */
-  numbers<T>(count: number, width: number, what: string, get: (view: DataView, at: number) => T): () => T[] {
-    const start = this.#take(count * width, what);
-    return () => {
-      const view = this.#view;
-      const values: T[] = [];
-      for (let at = start, end = start + count * width; at < end; at += width) values.push(get(view, at));
-      return values;
-    };
+  /** Steps over so many bytes and gives what copies them. */
+  bytes(count: number, what: string): () => ArrayBuffer {
+    const start = this.#take(count, what);
+    return () => new Uint8Array(this.#window.subarray(start, start + count)).buffer;
   }
 
   /** Fails unless `count` items of at least `bytesEach` fit between the cursor and the end of the file. */

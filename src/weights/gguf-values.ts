@@ -14,27 +14,31 @@ const ELEMENTS_MAX = 1 << 25;
 const BOOLEAN = 7;
 const STRING = 8;
 const ARRAY = 9;
+const BOOLEANS = [false, true] as const;
 /** A list in a list: 4 bytes of type, 8 of length. */
 const ARRAY_BYTES_MIN = 12;
 
+type FixedValue = number | bigint | boolean;
+
 interface FixedType {
   readonly bytes: number;
-  readonly get: (view: DataView, at: number) => number | bigint | boolean | undefined;
+  /** All values of these bytes; the processors that Bun runs on order them as the file does. */
+  readonly read: (bytes: ArrayBuffer) => (FixedValue | undefined)[];
 }
 
 /** The types of a fixed width, by their number in the file. A boolean that is neither 0 nor 1 reads as undefined. */
 const FIXED_TYPES: ReadonlyMap<number, FixedType> = new Map<number, FixedType>([
-  [0, { bytes: 1, get: (view, at) => view.getUint8(at) }],
-  [1, { bytes: 1, get: (view, at) => view.getInt8(at) }],
-  [2, { bytes: 2, get: (view, at) => view.getUint16(at, true) }],
-  [3, { bytes: 2, get: (view, at) => view.getInt16(at, true) }],
-  [4, { bytes: 4, get: (view, at) => view.getUint32(at, true) }],
-  [5, { bytes: 4, get: (view, at) => view.getInt32(at, true) }],
-  [6, { bytes: 4, get: (view, at) => view.getFloat32(at, true) }],
-  [BOOLEAN, { bytes: 1, get: (view, at) => ([false, true] as const)[view.getUint8(at)] }],
-  [10, { bytes: 8, get: (view, at) => numberWhereExact(view.getBigUint64(at, true)) }],
-  [11, { bytes: 8, get: (view, at) => numberWhereExact(view.getBigInt64(at, true)) }],
-  [12, { bytes: 8, get: (view, at) => view.getFloat64(at, true) }],
+  [0, { bytes: 1, read: (bytes) => Array.from(new Uint8Array(bytes)) }],
+  [1, { bytes: 1, read: (bytes) => Array.from(new Int8Array(bytes)) }],
+  [2, { bytes: 2, read: (bytes) => Array.from(new Uint16Array(bytes)) }],
+  [3, { bytes: 2, read: (bytes) => Array.from(new Int16Array(bytes)) }],
+  [4, { bytes: 4, read: (bytes) => Array.from(new Uint32Array(bytes)) }],
+  [5, { bytes: 4, read: (bytes) => Array.from(new Int32Array(bytes)) }],
+  [6, { bytes: 4, read: (bytes) => Array.from(new Float32Array(bytes)) }],
+  [BOOLEAN, { bytes: 1, read: (bytes) => Array.from(new Uint8Array(bytes), (byte) => BOOLEANS[byte]) }],
+  [10, { bytes: 8, read: (bytes) => Array.from(new BigUint64Array(bytes), numberWhereExact) }],
+  [11, { bytes: 8, read: (bytes) => Array.from(new BigInt64Array(bytes), numberWhereExact) }],
+  [12, { bytes: 8, read: (bytes) => Array.from(new Float64Array(bytes)) }],
 ]);
 
 /**
@@ -96,18 +100,14 @@ function readArray(
   return { length, make: () => lists.map((list) => list.make()) };
 }
 
-function readFixed(
-  cursor: GgufCursor,
-  type: number,
-  count: number,
-  what: string,
-): () => (number | bigint | boolean)[] {
+function readFixed(cursor: GgufCursor, type: number, count: number, what: string): () => FixedValue[] {
   const start = cursor.offset;
-  const { bytes, get } = fixedType(cursor, type, what);
-  const values = cursor.numbers(count, bytes, what, get);
+  const { bytes, read } = fixedType(cursor, type, what);
+  const stored = cursor.bytes(count * bytes, what);
+  const values = (): (FixedValue | undefined)[] => read(stored());
   const bad = type === BOOLEAN ? values().indexOf(undefined) : -1;
-  if (bad >= 0) cursor.fail(`${what} is a boolean that is neither 0 nor 1`, start + bad * bytes);
-  return values as () => (number | bigint | boolean)[];
+  if (bad >= 0) cursor.fail(`${what} is a boolean that is neither 0 nor 1`, start + bad);
+  return values as () => FixedValue[];
 }
 
 function fixedType(cursor: GgufCursor, type: number, what: string): FixedType {

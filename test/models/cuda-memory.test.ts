@@ -1,7 +1,7 @@
 /** What a model may count on of a device's memory. */
 
 import { expect, test } from "bun:test";
-import { cudaMemory } from "../../src/models/load-on-cuda.ts";
+import { cudaMemory } from "../../src/models/cuda-memory.ts";
 
 const DEVICE = { free: 70, total: 80 };
 const SYSTEM = { totalBytes: 1000, availableBytes: 600 };

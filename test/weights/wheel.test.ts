@@ -4,12 +4,8 @@ import { dirname, join } from "node:path";
 import { deflateRawSync } from "node:zlib";
 import { type Zippable, zipSync } from "fflate";
 import type { NetworkTiming } from "../../src/weights/network.ts";
-import {
-  DEFAULT_MODEL_ID,
-  type ModelRequest,
-  type ResolveEvent,
-  resolveModel,
-} from "../../src/weights/resolve.ts";
+import { type ModelRequest, type ResolveEvent, resolveModel } from "../../src/weights/resolve.ts";
+import { DEFAULT_MODEL_ID } from "../../src/weights/resolve-remote.ts";
 import type { WheelPin } from "../../src/weights/wheel.ts";
 import { extractZipEntry } from "../../src/weights/zip.ts";
 import { expectMistralRejection } from "../support/expect-error.ts";

@@ -49,7 +49,7 @@ export async function bench(resolution: Resolution): Promise<void> {
     log,
   );
   if (settings.stageTimes && options.device?.kind === "cuda") throw noStages("stages are the processor's");
-  tellPlan();
+  await tellPlan();
   const model = await loadModel(options);
   try {
     for (const workload of workloads) requireRoomFor(model, workload);

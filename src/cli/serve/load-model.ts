@@ -57,7 +57,7 @@ export async function loadServedModel(
     ...(onEngineFailed === undefined ? {} : { onFailed: onEngineFailed }),
   });
   try {
-    tellPlan();
+    await tellPlan();
     const { loadText } = await import("./load-text.ts");
     const { chatTemplateFrom, ...text } = loadText(checkpoint, files);
     if (settings.debug) log.table("info", describeTokenizer(text.tokenizer));

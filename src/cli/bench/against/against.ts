@@ -76,7 +76,7 @@ export async function compareEngines(
     log,
   );
   const { checkpoint, options } = prepared;
-  prepared.tellPlan();
+  await prepared.tellPlan();
   const other = installed ?? (await onnxPeer(checkpoint, { threads: options.threads }));
   const promptTokens = Math.max(1, ...work.prompts, ...work.cells.map(({ depth }) => depth));
   const totalTokens = promptTokens + settings.generatedLength;
