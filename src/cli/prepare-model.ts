@@ -1,8 +1,9 @@
 /**
- * What happens between finding a model and loading it: its headers are read, its format checked, its memory planned
- * and told, and refused when there is no room for it.
+ * What happens between finding a model and loading it: what the loader is told is chosen, the model's headers are read,
+ * its format checked, its memory planned and told, and refused when there is no room for it.
  */
 
+import type { ChosenDevice } from "../backend/device-choice.ts";
 import type { Settings } from "../config/settings.ts";
 import { MistralError } from "../errors.ts";
 import { type HostMemory, hostMemory } from "../models/host-memory.ts";
@@ -17,6 +18,19 @@ import { type LoaderOptions, runnerOptions } from "./runner-options.ts";
 
 /** Elements of a list that the debug log shows. */
 const LISTED_MAX = 32;
+
+/** What the settings alone decide about a load. */
+export interface ChosenLoad {
+  readonly device: ChosenDevice;
+  readonly options: LoaderOptions;
+}
+
+/** Chooses the device and what the loader is told. Throws MistralError for a device that is not there. */
+export function chooseLoad({ checkpointPath }: ResolvedModel, settings: Settings, log: Log): ChosenLoad {
+  const device = computeDevice(settings, log);
+  if (device.cuda !== undefined) tellOfThreads(settings, log);
+  return { device, options: runnerOptions(settings, checkpointPath, device.choice) };
+}
 
 export interface PreparedModel {
   readonly resolved: ResolvedModel;
@@ -36,14 +50,12 @@ export function prepareModel(
   settings: Settings,
   log: Log,
   reservedBytes = 0,
+  { device, options: wanted }: ChosenLoad = chooseLoad(resolved, settings, log),
 ): PreparedModel {
   const checkpoint = openCheckpoint(resolved.checkpointPath);
   requireFormat(checkpoint, settings);
   requireGqa(checkpoint, settings, log);
   if (settings.debug) tellDebug(checkpoint, log);
-  const device = computeDevice(settings, log);
-  if (device.cuda !== undefined) tellOfThreads(settings, log);
-  const wanted = runnerOptions(settings, resolved.checkpointPath, device.choice);
   const ofDevice = deviceMemory(device, settings);
   const memory = ofDevice ?? lessReserved(hostMemory(), reservedBytes);
   const placement = placeModel(checkpoint, wanted, memory);

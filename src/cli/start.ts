@@ -4,6 +4,7 @@
  */
 
 import { join } from "node:path";
+import { EngineChild } from "../engine/engine-child.ts";
 import { MistralError } from "../errors.ts";
 import { exitWith } from "./failure.ts";
 import { PROJECT_ROOT, setup } from "./setup.ts";
@@ -15,10 +16,21 @@ try {
   } else {
     const { installed } = await setup("native");
     if (installed) process.exitCode = await runInFreshProcess(commandArguments);
-    else await (await import("./main.ts")).main(commandArguments);
+    else {
+      startEngine(commandArguments);
+      await (await import("./main.ts")).main(commandArguments);
+    }
   }
 } catch (error) {
   exitWith(error);
+}
+
+/**
+ * The process that loads a model takes as long to get up as this one takes to find out which; until it is told, all
+ * that it can be named by is the command line.
+ */
+function startEngine(words: readonly string[]): void {
+  if (words[0] === "run" || words[0] === "serve") EngineChild.startAhead(words.join(" "));
 }
 
 async function build(options: readonly string[]): Promise<void> {

@@ -19,10 +19,13 @@ export class EngineChild {
   #listener: EngineChildListener | undefined;
 
   /**
-   * Starts a process before it is known what it will load, so that it gets up meanwhile. The next `start` takes it;
-   * when none comes, it ends with this process.
+   * Starts a process before it is known what it will load, so that it gets up meanwhile, unless that was done already.
+   * The next `start` takes it; when none comes, it ends with this process.
+   * @param name what is known by now of what it will be for
    */
   static startAhead(name: string): EngineChild {
+    const before = EngineChild.#ahead;
+    if (before !== undefined && !before.#isGone) return before;
     const ahead = new EngineChild(name);
     ahead.#child.unref();
     EngineChild.#ahead = ahead;

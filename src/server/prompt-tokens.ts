@@ -14,8 +14,8 @@ const longestTokens = new WeakMap<Tokenizer, number>();
  */
 export function encodePrompt(model: ServedModel, text: string, field: string): Int32Array {
   const capacity = tokenCapacity(model.engine.info);
-  const charactersMax = promptCharactersMax(model);
-  if (text.length > charactersMax) {
+  // No token stands for less than a character, so that most texts are short enough at sight.
+  if (text.length > capacity && text.length > promptCharactersMax(model)) {
     throw new MistralError(
       "context_length_exceeded",
       `The prompt has ${text.length} characters, more than ${capacity} tokens can stand for; this model holds ${capacity} for prompt and answer together. Shorten the prompt.`,
@@ -30,8 +30,8 @@ export function promptCharactersMax({ engine, tokenizer }: ServedModel): number 
   return tokenCapacity(engine.info) * longestToken(tokenizer);
 }
 
-/** Bytes of the longest token: no token stands for more characters. Looks at all of them the first time. */
-export function longestToken(tokenizer: Tokenizer): number {
+/** Bytes of the longest token: no token stands for more characters. Looks at all of them the first time, which takes milliseconds. */
+function longestToken(tokenizer: Tokenizer): number {
   const known = longestTokens.get(tokenizer);
   if (known !== undefined) return known;
   let longest = 1;

@@ -5,13 +5,11 @@
 
 import { MistralError } from "../errors.ts";
 import type { ChatTemplate } from "../text/types.ts";
-import { longestToken } from "./prompt-tokens.ts";
 import type { ServedModel } from "./served-model.ts";
 
 const MESSAGES = [{ role: "user", content: "Hello, who are you?" }] as const;
 
 export function rehearse({ tokenizer, chatTemplate }: Pick<ServedModel, "tokenizer" | "chatTemplate">): void {
-  longestToken(tokenizer);
   const prompt = chatTemplate === undefined ? MESSAGES[0].content : rendered(chatTemplate);
   tokenizer.encode(prompt, { addSpecialTokens: true });
 }

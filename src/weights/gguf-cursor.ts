@@ -64,26 +64,12 @@ export class GgufCursor {
    */
   strings(count: number, what: string): () => string[] {
     const first = this.offset;
-    let window = this.#window;
-    let at = first;
-    for (let index = 0; index < count; index++) {
-      const start = at + 8;
-      const isShort =
-        start <= window.length &&
-        (window[at + 3]! | window[at + 4]! | window[at + 5]! | window[at + 6]! | window[at + 7]!) === 0;
-      const end = isShort
-        ? start + (window[at]! | (window[at + 1]! << 8) | (window[at + 2]! << 16))
-        : Number.POSITIVE_INFINITY;
-      if (end <= window.length) {
-        at = end;
-      } else {
-        this.offset = at;
-        this.string(what);
-        window = this.#window;
-        at = this.offset;
-      }
+    for (let done = 0; done < count; done++) {
+      const [stepped, end] = stepOver(this.#window, this.offset, count - done);
+      done += stepped;
+      this.offset = end;
+      if (done < count) this.string(what);
     }
-    this.offset = at;
     return () => this.#decode(first, count);
   }
 
@@ -135,4 +121,21 @@ export class GgufCursor {
     this.#window = grown;
     this.#view = new DataView(grown.buffer, grown.byteOffset, grown.byteLength);
   }
+}
+
+/**
+ * Steps over strings from `at` on, `count` at most, as long as they lie whole in the window and are shorter than
+ * 16 MB; tells how many they are and where the last one ends. Small, so that it is soon compiled.
+ */
+function stepOver(window: Uint8Array, at: number, count: number): readonly [stepped: number, end: number] {
+  const length = window.length;
+  for (let index = 0; index < count; index++) {
+    const start = at + 8;
+    if (start > length) return [index, at];
+    const high = window[at + 3]! | window[at + 4]! | window[at + 5]! | window[at + 6]! | window[at + 7]!;
+    const end = start + (window[at]! | (window[at + 1]! << 8) | (window[at + 2]! << 16));
+    if (high !== 0 || end > length) return [index, at];
+    at = end;
+  }
+  return [count, at];
 }

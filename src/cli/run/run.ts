@@ -9,7 +9,7 @@ import { requestLogFile } from "../request-log-file.ts";
 import { loadServedModel } from "../serve/load-model.ts";
 import { formatBytes, formatDuration } from "../units.ts";
 import { AnswerView } from "./answer-view.ts";
-import { Conversation } from "./conversation.ts";
+import type { Conversation } from "./conversation.ts";
 
 /** Resolves when the person leaves or the question is answered. Throws MistralError. */
 export async function run({ settings, sources, warnings }: Resolution): Promise<void> {
@@ -19,7 +19,10 @@ export async function run({ settings, sources, warnings }: Resolution): Promise<
   // One conversation is one sequence, unless somebody wants otherwise.
   const isDefault = sources.sequencesMax.kind === "default";
   const sequencesMax = isDefault ? 1 : settings.sequencesMax;
-  const { served, engine } = await loadServedModel({ ...settings, sequencesMax }, log);
+  const [{ served, engine }, { Conversation }] = await Promise.all([
+    loadServedModel({ ...settings, sequencesMax }, log, { meanwhile: openStreams }),
+    import("./conversation.ts"),
+  ]);
   if (served.chatTemplate === undefined) {
     await engine.close();
     throw new MistralError(
@@ -55,6 +58,11 @@ export async function run({ settings, sources, warnings }: Resolution): Promise<
   } finally {
     await engine.close();
   }
+}
+
+/** The process's streams take milliseconds to come into being, which the answer would wait for. */
+function openStreams(): unknown {
+  return [process.stdout, process.stderr];
 }
 
 async function answerOnce(conversation: Conversation, question: string): Promise<void> {

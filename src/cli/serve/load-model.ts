@@ -5,15 +5,15 @@
 
 import type { Settings } from "../../config/settings.ts";
 import { ProcessEngine } from "../../engine/engine-client.ts";
-import { rehearse } from "../../server/rehearsal.ts";
 import type { ServedModel } from "../../server/served-model.ts";
 import type { ResolvedModel } from "../../weights/resolve.ts";
 import { describeTokenizer } from "../debug-tokenizer.ts";
 import { fetchModel, fetchTokenizer } from "../fetch-model.ts";
 import type { Log } from "../log.ts";
 import type { Placement } from "../memory-plan.ts";
-import { prepareModel } from "../prepare-model.ts";
+import { chooseLoad, prepareModel } from "../prepare-model.ts";
 import { TransferProgress } from "../progress.ts";
+import type { LoaderOptions } from "../runner-options.ts";
 import { AbsentEngine } from "./absent-engine.ts";
 import { seedSource } from "./seed-source.ts";
 
@@ -32,48 +32,64 @@ export interface LoadOptions {
   readonly reservedBytes?: number;
   /** Called when the engine fails for good after it was loaded. */
   readonly onEngineFailed?: () => void;
+  /** What else can be done while the engine loads. */
+  readonly meanwhile?: () => void;
 }
 
 /** Loads the model that the settings name. Throws MistralError; nothing is left running then. */
 export async function loadServedModel(
   settings: Settings,
   log: Log,
-  { id, reservedBytes = 0, onEngineFailed }: LoadOptions = {},
+  { id, reservedBytes = 0, onEngineFailed, meanwhile }: LoadOptions = {},
 ): Promise<LoadedServedModel> {
   const resolved = await fetchModel(settings, log);
   const files = { ...settings, tokenizerFolder: await fetchTokenizer(settings) };
-  const { checkpoint, options, placement, tellPlan } = prepareModel(resolved, settings, log, reservedBytes);
-  const starting = ProcessEngine.start({
-    model: options,
-    prefixCache: settings.prefixCacheEntries > 0,
-    queuedRequestsMax: settings.queuedRequestsMax,
-    queuedTokensMax: settings.queuedTokensMax,
-    hangTimeoutMs: settings.engineTimeoutSeconds * 1000,
-    queueTimeoutMs: milliseconds(settings.queueTimeoutSeconds),
-    name: id ?? resolved.id,
-    log: (line) => log.write("warning", line),
-    onLoadProgress: placement.isMapped ? undefined : loadProgress(id ?? resolved.id),
-    onStepTrace: settings.debug ? (line) => log.write("debug", line) : undefined,
-    ...(onEngineFailed === undefined ? {} : { onFailed: onEngineFailed }),
-  });
+  const chosen = chooseLoad(resolved, settings, log);
+  const name = id ?? resolved.id;
+  const start = (options: LoaderOptions): Promise<ProcessEngine> => {
+    const isMapped = options.mmap && options.device?.kind !== "cuda";
+    const starting = ProcessEngine.start({
+      model: options,
+      prefixCache: settings.prefixCacheEntries > 0,
+      queuedRequestsMax: settings.queuedRequestsMax,
+      queuedTokensMax: settings.queuedTokensMax,
+      hangTimeoutMs: settings.engineTimeoutSeconds * 1000,
+      queueTimeoutMs: milliseconds(settings.queueTimeoutSeconds),
+      name,
+      log: (line) => log.write("warning", line),
+      onLoadProgress: isMapped ? undefined : loadProgress(name),
+      onStepTrace: settings.debug ? (line) => log.write("debug", line) : undefined,
+      ...(onEngineFailed === undefined ? {} : { onFailed: onEngineFailed }),
+    });
+    // A failure may come before it is waited for.
+    starting.catch(() => {});
+    return starting;
+  };
+  // The engine reads the headers while they are read here, unless it has to be told what comes out.
+  let starting = reservedBytes === 0 ? start(chosen.options) : undefined;
   try {
-    await tellPlan();
+    const prepared = prepareModel(resolved, settings, log, reservedBytes, chosen);
+    const { checkpoint, placement } = prepared;
+    starting ??= start(prepared.options);
+    await prepared.tellPlan();
     const { loadText } = await import("./load-text.ts");
     const { chatTemplateFrom, ...text } = loadText(checkpoint, files);
     if (settings.debug) log.table("info", describeTokenizer(text.tokenizer));
+    const { rehearse } = await import("../../server/rehearsal.ts");
     rehearse(text);
+    meanwhile?.();
     const engine = await starting;
     const created = Math.floor(Date.now() / 1000);
     const seeds = settings.seed === undefined ? {} : { drawSeed: seedSource(settings.seed) };
     return {
-      served: { id: id ?? resolved.id, created, engine, ...text, ...seeds },
+      served: { id: name, created, engine, ...text, ...seeds },
       resolved,
       engine,
       placement,
       chatTemplateFrom,
     };
   } catch (error) {
-    starting.then(
+    starting?.then(
       (engine) => engine.close(),
       () => {}, // the engine's own failure is the one thrown, or came second
     );
