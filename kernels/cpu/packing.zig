@@ -16,6 +16,8 @@ pub const Packing = struct {
     buffers: []const *memory.Buffer,
     pool: *Pool,
     units: Units,
+    /// Of small weights, so far.
+    small_bytes: std.atomic.Value(usize) = .init(0),
 
     /// Copies every weight that has a faster layout into panels; null when the program has none.
     pub fn run(pool: *Pool, bodies: []lower.Body, buffers: []const *memory.Buffer) status.Error!?memory.Buffer {
@@ -40,7 +42,7 @@ pub const Packing = struct {
         packing.units.reset(epoch, @intCast(totalPanels(bodies)));
         pool.run(runThread, &packing);
         pool.quiesce();
-        for (buffers) |buffer| buffer.dropAllPages();
+        packing.dropAll();
         return panels;
     }
 
@@ -66,9 +68,17 @@ pub const Packing = struct {
         _ = packing.units.wait(packing.pool, epoch, &ahead);
     }
 
-    /// Gives the pages of a weight back now and then, behind `panels` that are packed, so that not the whole of the
-    /// file is resident beside its copy. Who still reads there gets them once more.
-    fn dropSource(packing: *const Packing, segment: *const matmul.Segment, panels: usize) void {
+    /// Gives pages back now and then, so that not the whole of a file is resident beside its copy: those of a large
+    /// weight behind `panels` that are packed, and all there are when many small ones are done, for every time it is
+    /// done stops the other threads. Who still reads there gets them once more.
+    fn dropSource(packing: *Packing, segment: *const matmul.Segment, panels: usize) void {
+        const bytes = segment.rows * segment.row_bytes;
+        if (bytes < dropped_bytes) {
+            if (panels != panelCount(segment)) return;
+            const before = packing.small_bytes.fetchAdd(bytes, .monotonic);
+            if (before / dropped_bytes != (before + bytes) / dropped_bytes) packing.dropAll();
+            return;
+        }
         const span_panels = std.math.divCeil(usize, dropped_bytes, layouts.panel_rows * segment.row_bytes) catch unreachable;
         if (panels % span_panels != 0 and panels != panelCount(segment)) return;
         const begin = (panels - 1) / span_panels * span_panels * layouts.panel_rows;
@@ -77,6 +87,10 @@ pub const Packing = struct {
         for (packing.buffers) |buffer| {
             if (buffer.holds(from)) return buffer.dropPages(from, (end - begin) * segment.row_bytes);
         }
+    }
+
+    fn dropAll(packing: *const Packing) void {
+        for (packing.buffers) |buffer| buffer.dropAllPages();
     }
 
     fn packOne(body: *lower.Body, segment: *matmul.Segment, panel: usize) void {
@@ -88,7 +102,7 @@ pub const Packing = struct {
 };
 
 /// Pages that are given back at once.
-const dropped_bytes = 4 << 20;
+const dropped_bytes = 8 << 20;
 
 /// A packing runs once.
 const epoch = 1;
