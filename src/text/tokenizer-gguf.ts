@@ -28,8 +28,9 @@ function invalid(key: string, message: string): MistralError {
 function strings(metadata: Metadata, key: string): readonly string[] {
   const list = metadata.get(PREFIX + key);
   if (!Array.isArray(list)) throw invalid(key, list === undefined ? "is missing" : "is not an array");
-  const wrong = list.findIndex((text) => typeof text !== "string");
-  if (wrong >= 0) throw invalid(key, `element ${wrong} is not a string`);
+  for (let at = 0; at < list.length; at++) {
+    if (typeof list[at] !== "string") throw invalid(key, `element ${at} is not a string`);
+  }
   return list;
 }
 
@@ -84,10 +85,10 @@ function readBase(metadata: Metadata, defaults: { bos?: number; eos?: number; un
   const unkToken = tokenAt(metadata, "unknown_token_id", count, defaults.unk);
 
   const added: AddedToken[] = [];
-  const named = new Set([bosToken, eosToken, unkToken]);
   for (let token = 0; token < count; token++) {
     const type = types?.[token];
-    const special = type === TYPE_CONTROL || type === TYPE_UNKNOWN || named.has(token);
+    const named = token === bosToken || token === eosToken || token === unkToken;
+    const special = named || type === TYPE_CONTROL || type === TYPE_UNKNOWN;
     if (!special && type !== TYPE_USER_DEFINED) continue;
     added.push(addedToken(token, tokens[token]!, special));
   }
