@@ -102,7 +102,7 @@ pub const Packing = struct {
 };
 
 /// Pages that are given back at once.
-const dropped_bytes = 8 << 20;
+const dropped_bytes = 4 << 20;
 
 /// A packing runs once.
 const epoch = 1;

@@ -109,7 +109,8 @@ test("sixteen requests at once over the channel: each gets what it gets alone, w
 });
 
 test("a process that was started ahead is the next engine's, and one that died meanwhile is not", async () => {
-  EngineChild.startAhead("early");
+  const early = EngineChild.startAhead("early");
+  expect(EngineChild.startAhead("again")).toBe(early);
   const first = await start();
   expect(processList(first.pid!, "args")).toContain(" engine early");
   await collect(first.generate(request(0)));

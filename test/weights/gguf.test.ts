@@ -112,6 +112,16 @@ describe("metadata", () => {
     expect(tokens).toEqual(value);
     expect(after).toBe(42);
   });
+
+  test("a list may hold a string whose length takes four bytes", () => {
+    const long = "x".repeat(2 ** 24 + 3);
+    const { texts, after } = readMetadata({
+      texts: { type: "string[]", value: ["a", long, "b"] },
+      after: { type: "i32[]", value: [1, -2] },
+    });
+    expect(texts).toEqual(["a", long, "b"]);
+    expect(after).toEqual([1, -2]);
+  });
 });
 
 describe("tensors", () => {
