@@ -62,9 +62,11 @@ pub fn unitCount(a: *const Arguments) usize {
 
 /// Stage one. `scratch` has at least `scratchFloats` elements and belongs to the calling thread.
 pub fn runUnit(a: *const Arguments, unit: usize, scratch: []align(64) f32) void {
-    const part = a.layout.find(a, .first_unit, unit);
+    var tile = tileOf(a, unit);
+    // A thread's units mostly follow one another.
+    if (unit + 1 < a.layout.units) tile.next = tileOf(a, unit + 1).start();
     switch (a.kv_type) {
-        inline else => |kv| runSlice(kv, a, part.slice, part.unit, scratch),
+        inline else => |kv| runTile(kv, &tile, scratch),
     }
 }
 
@@ -79,46 +81,42 @@ pub fn runCombineUnit(a: *const Arguments, unit: usize, scratch: []f32) void {
     combineRow(a, part.slice, part.unit, scratch);
 }
 
-fn runSlice(comptime kv: KvType, a: *const Arguments, slice: Slice, unit: usize, memory: []align(64) f32) void {
-    if (slice.partials != null) {
-        const tile: Tile = .init(a, slice, unit % a.kv_heads, 0);
-        return runTile(kv, &tile, unit / a.kv_heads, memory);
-    }
+fn tileOf(a: *const Arguments, unit: usize) Tile {
+    const part = a.layout.find(a, .first_unit, unit);
+    const slice = part.slice;
+    // All ranges of a head one after another: threads that share the heads have as many keys each.
+    if (slice.partials != null) return .init(a, slice, part.unit / slice.ranges, 0, slice.first_range + part.unit % slice.ranges);
     // All tiles of a head one after another: its keys and values stay in the cache. The last tile sees the most
     // keys: begin with it, so that no thread is left alone at the end.
     const tiles = slice.tiles(a);
-    const tile: Tile = .init(a, slice, unit / tiles, (tiles - 1 - unit % tiles) * slice.tileTokens(a));
-    runTile(kv, &tile, null, memory);
+    return .init(a, slice, part.unit / tiles, (tiles - 1 - part.unit % tiles) * slice.tileTokens(a), null);
 }
 
 /// Runs a tile over all of its ranges, or over the one that leaves its partials in the workspace.
-fn runTile(comptime kv: KvType, tile: *const Tile, only: ?usize, memory: []align(64) f32) void {
+fn runTile(comptime kv: KvType, tile: *const Tile, memory: []align(64) f32) void {
     if (comptime amx.couldTake(kv)) {
         if (amx.takes(kv, tile.group)) {
             defer tile_unit.release();
-            return runWay(kv, amx_rows, amx_panels, tile, only, memory);
+            return runWay(kv, amx_rows, amx_panels, tile, memory);
         }
     }
-    runWay(kv, rows, panels, tile, only, memory);
+    runWay(kv, rows, panels, tile, memory);
 }
 
 /// `few` and `many` are the files of a way for each number of rows.
-fn runWay(comptime kv: KvType, comptime few: type, comptime many: type, tile: *const Tile, only: ?usize, memory: []align(64) f32) void {
-    if (tile.rows <= few.rows_max) runRows(kv, few, tile, only, memory) else runPanels(kv, many, tile, only, memory);
+fn runWay(comptime kv: KvType, comptime few: type, comptime many: type, tile: *const Tile, memory: []align(64) f32) void {
+    if (tile.rows <= few.rows_max) runRows(kv, few, tile, memory) else runPanels(kv, many, tile, memory);
 }
 
-fn runRows(comptime kv: KvType, comptime few: type, tile: *const Tile, only: ?usize, memory: []align(64) f32) void {
+fn runRows(comptime kv: KvType, comptime few: type, tile: *const Tile, memory: []align(64) f32) void {
     const dim = plan.paddedDim(tile.a.head_dim);
     const floats = few.rows_max * softmax.partialFloats(dim);
     const totals = scratchPartials(memory, dim);
     const parts = scratchPartials(memory[floats..], dim);
     const scratch: few.Scratch = .init(memory[2 * floats ..].ptr, dim);
     few.loadQueries(tile, dim, scratch);
-    if (only) |index| {
-        few.runRange(kv, tile, tile.slice.first_range + index, dim, scratch, workspacePartials(tile, index));
-        return;
-    }
-    const ranges = tile.ranges();
+    const ranges = tile.ranges;
+    if (tile.isSpread()) return few.runRange(kv, tile, ranges.first, dim, scratch, workspacePartials(tile));
     few.runRange(kv, tile, ranges.first, dim, scratch, totals);
     for (ranges.first + 1..ranges.last) |range| {
         few.runRange(kv, tile, range, dim, scratch, parts);
@@ -127,25 +125,23 @@ fn runRows(comptime kv: KvType, comptime few: type, tile: *const Tile, only: ?us
     writeTile(tile, totals);
 }
 
-fn runPanels(comptime kv: KvType, comptime many: type, tile: *const Tile, only: ?usize, memory: []align(64) f32) void {
+fn runPanels(comptime kv: KvType, comptime many: type, tile: *const Tile, memory: []align(64) f32) void {
     const dim = plan.paddedDim(tile.a.head_dim);
-    const totals = if (only) |index| workspacePartials(tile, index) else scratchPartials(memory, dim);
+    const totals = if (tile.isSpread()) workspacePartials(tile) else scratchPartials(memory, dim);
     const scratch: many.Scratch = .init(memory[tile.rows * softmax.partialFloats(dim) ..].ptr, tile.rows, dim);
     many.loadQueries(tile, dim, scratch);
     for (0..tile.rows) |row| totals.denominator(row).* = 0;
-    if (only) |index| return many.runRange(kv, tile, tile.slice.first_range + index, dim, scratch, totals);
-    const ranges = tile.ranges();
-    for (ranges.first..ranges.last) |range| many.runRange(kv, tile, range, dim, scratch, totals);
-    writeTile(tile, totals);
+    for (tile.ranges.first..tile.ranges.last) |range| many.runRange(kv, tile, range, dim, scratch, totals);
+    if (!tile.isSpread()) writeTile(tile, totals);
 }
 
 fn scratchPartials(memory: []f32, dim: usize) Partials {
     return .{ .base = memory.ptr, .stride = softmax.partialFloats(dim), .dim = dim };
 }
 
-/// The partials of the rows of a tile in one range, counted from the sequence's first.
-fn workspacePartials(tile: *const Tile, range: usize) Partials {
-    var partials = tile.slice.rangePartials(tile.a, tile.kv_head, 0).from(range);
+/// The partials of the rows of a tile in its range.
+fn workspacePartials(tile: *const Tile) Partials {
+    var partials = tile.slice.rangePartials(tile.a, tile.kv_head, 0).from(tile.ranges.first - tile.slice.first_range);
     partials.stride *= tile.slice.ranges;
     return partials;
 }

@@ -73,7 +73,8 @@ pub inline fn widenRow(comptime kv: KvType, row: [*]const u8, dim: usize, out: [
             inline for (both, 0..) |half, i| out[d + i * lanes ..][0..lanes].* = half;
         }
     }
-    while (d < dim) : (d += lanes) out[d..][0..lanes].* = load(kv, row, d, dim);
+    while (d + lanes <= dim) : (d += lanes) out[d..][0..lanes].* = loadWhole(kv, row + d * kv.bytes());
+    if (d < dim) out[d..][0..lanes].* = loadTail(kv, row + d * kv.bytes(), dim - d);
 }
 
 /// What a core reads while memory answers, and a little.

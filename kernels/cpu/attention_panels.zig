@@ -24,10 +24,15 @@ const range_keys = plan.range_keys;
 
 /// Query rows of a panel.
 const panel_rows = 2 * lanes;
-/// Keys, or rows of weights, that a product takes together.
+/// Keys whose scores are summed together, of all rows of a panel.
+const score_keys = if (math.many_registers) 8 else 4;
+/// Rows whose values are summed together, and registers of each.
 const block = if (math.many_registers) 8 else 4;
-/// Keys whose values all rows of a panel go through before the next: they stay in the nearest cache.
-const value_keys = 64;
+const slice_registers = 2;
+/// Dimensions of such a sum, whose values lie side by side key after key.
+const slice_floats = slice_registers * lanes;
+/// Keys whose values all rows of a panel go through before the next: those and the weights stay in the nearest cache.
+const value_keys = 128;
 
 /// A weight that marks a key which the row does not see.
 const unseen: f32 = -1;
@@ -37,21 +42,22 @@ pub const Scratch = struct {
     q: [*]f32,
     /// `[range_keys, dim]`
     keys: [*]f32,
+    /// `[slices, range_keys, slice_floats]`; the last slice may be of one register.
     values: [*]f32,
-    /// `[range_keys, panel_rows]`: scores, then weights.
+    /// `[range_keys + score_keys, panel_rows]`: scores, then weights.
     scores: [*]f32,
     /// `[panel_rows]`
     partials: [*]f32,
 
     pub fn floats(rows: usize, dim: usize) usize {
-        return (paddedRows(rows) + 2 * range_keys) * dim + range_keys * panel_rows + panel_rows * softmax.partialFloats(dim);
+        return (paddedRows(rows) + 2 * range_keys) * dim + (range_keys + score_keys) * panel_rows + panel_rows * softmax.partialFloats(dim);
     }
 
     pub fn init(memory: [*]f32, rows: usize, dim: usize) Scratch {
         const keys = memory + paddedRows(rows) * dim;
         const values = keys + range_keys * dim;
         const scores = values + range_keys * dim;
-        return .{ .q = memory, .keys = keys, .values = values, .scores = scores, .partials = scores + range_keys * panel_rows };
+        return .{ .q = memory, .keys = keys, .values = values, .scores = scores, .partials = scores + (range_keys + score_keys) * panel_rows };
     }
 };
 
@@ -62,6 +68,7 @@ fn paddedRows(rows: usize) usize {
 /// Copies the tile's queries, scaled and turned into panels; zeros behind each row and in rows that fill up a panel.
 pub fn loadQueries(tile: *const Tile, dim: usize, scratch: Scratch) void {
     const scale: F = @splat(tile.a.scale);
+    const head_dim = tile.a.head_dim;
     var first: usize = 0;
     while (first < paddedRows(tile.rows)) : (first += lanes) {
         const panel = scratch.q + first / panel_rows * panel_rows * dim + first % panel_rows;
@@ -69,12 +76,16 @@ pub fn loadQueries(tile: *const Tile, dim: usize, scratch: Scratch) void {
         var queries: [lanes][*]const u8 = undefined;
         for (queries[0..count], first..) |*query, row| {
             query.* = @ptrCast(tile.query(row));
-            cache.prefetch(.f32, @ptrCast(tile.query(@min(row + lanes, tile.rows - 1))), 0, tile.a.head_dim);
+            cache.prefetch(.f32, @ptrCast(tile.query(@min(row + lanes, tile.rows - 1))), 0, head_dim);
         }
         var d: usize = 0;
         while (d < dim) : (d += lanes) {
-            var rows: [lanes]F = @splat(@splat(0));
-            for (rows[0..count], queries[0..count]) |*row, query| row.* = cache.load(.f32, query, d, tile.a.head_dim) * scale;
+            var rows: [lanes]F = undefined;
+            if (count == lanes and d + lanes <= head_dim) {
+                inline for (&rows, queries) |*row, query| row.* = cache.loadWhole(.f32, query + 4 * d) * scale;
+            } else for (&rows, queries, 0..) |*row, query, r| {
+                row.* = if (r < count) cache.load(.f32, query, d, head_dim) * scale else @splat(0);
+            }
             inline for (shuffle.transpose(rows), 0..) |column, i| panel[(d + i) * panel_rows ..][0..lanes].* = column;
         }
     }
@@ -84,27 +95,45 @@ pub fn loadQueries(tile: *const Tile, dim: usize, scratch: Scratch) void {
 pub fn runRange(comptime kv: KvType, tile: *const Tile, range: usize, dim: usize, scratch: Scratch, totals: Partials) void {
     const span = tile.seenByAny(0, tile.rows, range);
     if (span.empty()) return;
-    var places: Places = undefined;
-    tile.locate(kv, range, span, lanes, &places);
-    inline for (.{ places.keys(), places.values() }, .{ scratch.keys, scratch.values }) |rows, widened| {
-        for (span.first..span.last) |j| {
-            cache.prefetch(kv, rows.after(j), 0, tile.a.head_dim);
-            cache.widenRow(kv, rows.at(j), tile.a.head_dim, widened + j * dim);
-        }
-    }
+    // Nothing was added before: the partials are the totals.
+    const is_first = range == tile.ranges.first;
+    widen(kv, tile, range, span, dim, scratch);
     var first: usize = 0;
     while (first < tile.rows) : (first += panel_rows) {
+        const last = @min(first + panel_rows, tile.rows);
+        // Blocks that rows were added to in order to fill them must not be written to where there are none.
+        const is_apart = !is_first or (last - first) % block != 0;
         const panel: Panel = .{
             .tile = tile,
             .range = range,
             .dim = dim,
             .first = first,
-            .last = @min(first + panel_rows, tile.rows),
+            .last = last,
             .scratch = scratch,
-            .partials = .{ .base = scratch.partials, .stride = softmax.partialFloats(dim), .dim = dim },
+            .partials = if (is_apart) .{ .base = scratch.partials, .stride = softmax.partialFloats(dim), .dim = dim } else totals.from(first),
         };
         panel.run();
-        for (first..panel.last) |row| totals.merge(row, panel.partials, row - first);
+        if (is_apart) for (first..last) |row| totals.merge(row, panel.partials, row - first);
+    }
+}
+
+fn widen(comptime kv: KvType, tile: *const Tile, range: usize, span: Span, dim: usize, scratch: Scratch) void {
+    const head_dim = tile.a.head_dim;
+    var places: Places = undefined;
+    tile.locate(kv, range, span, lanes, &places);
+    const keys = places.keys();
+    for (span.first..span.last) |j| {
+        cache.prefetch(kv, keys.after(j), 0, head_dim);
+        cache.widenRow(kv, keys.at(j), head_dim, scratch.keys + j * dim);
+    }
+    const values = places.values();
+    for (span.first..span.last) |j| {
+        cache.prefetch(kv, values.after(j), 0, head_dim);
+        var d: usize = 0;
+        while (d < dim) : (d += slice_floats) {
+            const width = @min(slice_floats, dim - d);
+            cache.widenRow(kv, values.at(j) + d * kv.bytes(), @min(width, head_dim - d), scratch.values + d * range_keys + j * width);
+        }
     }
 }
 
@@ -132,32 +161,20 @@ const Panel = struct {
         var at = span.first;
         while (at < span.last) {
             const end = @min(span.last, at - at % value_keys + value_keys);
-            row = 0;
-            while (row < rows) : (row += block) panel.addValues(row, @min(row + block, rows), .{ .first = at, .last = end });
+            panel.addValues(.{ .first = at, .last = end });
             at = end;
         }
     }
 
-    /// `scores[j, r] = q[r] . key[j]`, blocks of keys whole. Four chains, as a row alone has them.
+    /// `scores[j, r] = q[r] . key[j]`. Four chains, as a row alone has them.
     fn score(panel: *const Panel, span: Span) void {
         const q = panel.scratch.q + panel.first * panel.dim;
-        var j = span.first - span.first % block;
-        while (j < span.last) : (j += block) {
-            panel.addChain(.store, q, j, 0);
-            for (1..4) |chain| panel.addChain(.add, q, j, chain);
+        var j = span.first;
+        while (j < span.last) : (j += score_keys) {
+            const keys = panel.scratch.keys + j * panel.dim;
+            const out = panel.scratch.scores + j * panel_rows;
+            inline for (0..4) |chain| addChain(chain > 0, keys + chain, panel.dim, q + chain * panel_rows, out);
         }
-    }
-
-    fn addChain(panel: *const Panel, comptime into: Into, q: [*]const f32, j: usize, chain: usize) void {
-        multiply(.{ .vectors = 2, .into = into, .a_step = 4 }, .{
-            .a = panel.scratch.keys + j * panel.dim + chain,
-            .a_row = panel.dim,
-            .b = q + chain * panel_rows,
-            .b_step = 4 * panel_rows,
-            .steps = panel.dim / 4,
-            .out = panel.scratch.scores + j * panel_rows,
-            .out_row = panel_rows,
-        });
     }
 
     /// Turns the raw scores of a register of rows into weights: exponentials relative to the row's largest score.
@@ -173,28 +190,20 @@ const Panel = struct {
         const scores = panel.scratch.scores + row;
         const edges = Edges.of(panel, row, end);
         const cap = tile.a.soft_cap;
+        if (cap != 0) for (any.first..any.last) |j| {
+            scores[j * panel_rows ..][0..lanes].* = softmax.softCap(scores[j * panel_rows ..][0..lanes].*, cap);
+        };
+        const whole = any.outward(lanes);
         var largest: F = @splat(-std.math.inf(f32));
-        for (any.first..any.last) |j| {
-            var s: F = scores[j * panel_rows ..][0..lanes].*;
-            if (cap != 0) {
-                s = softmax.softCap(s, cap);
-                scores[j * panel_rows ..][0..lanes].* = s;
-            }
-            const seen = math.greater(largest, s);
-            largest = if (edges.inside(j)) seen else @select(f32, edges.see(j), seen, largest);
+        var j = whole.first;
+        while (j < whole.last) : (j += lanes) {
+            largest = if (edges.inside(j)) greatest(false, &edges, j, scores, largest) else greatest(true, &edges, j, scores, largest);
         }
         const reference = softmax.reference(largest);
         var sums: [lanes]F = @splat(@splat(0));
-        for (any.first..any.last) |j| {
-            const weight = softmax.exponential(@as(F, scores[j * panel_rows ..][0..lanes].*) - reference);
-            const sum = sums[j % lanes] + weight;
-            if (edges.inside(j)) {
-                sums[j % lanes] = sum;
-                scores[j * panel_rows ..][0..lanes].* = weight;
-            } else {
-                sums[j % lanes] = @select(f32, edges.see(j), sum, sums[j % lanes]);
-                scores[j * panel_rows ..][0..lanes].* = @select(f32, edges.see(j), weight, @as(F, @splat(unseen)));
-            }
+        j = whole.first;
+        while (j < whole.last) : (j += lanes) {
+            if (edges.inside(j)) exponentiate(false, &edges, j, scores, reference, &sums) else exponentiate(true, &edges, j, scores, reference, &sums);
         }
         comptime var half = lanes / 2;
         inline while (half > 0) : (half /= 2) {
@@ -208,37 +217,57 @@ const Panel = struct {
         }
     }
 
-    /// Adds the weighted values of a run of keys to a block of rows. Where not all of the rows see a key, those
-    /// that do not are left as they are.
-    fn addValues(panel: *const Panel, row: usize, end: usize, run_: Span) void {
-        const rows = .{ panel.first + row, panel.first + end };
-        const any = run_.intersection(panel.tile.seenByAny(rows[0], rows[1], panel.range));
-        if (any.empty()) return;
-        const all = any.intersection(panel.tile.seenByAll(rows[0], rows[1], panel.range));
-        if (all.empty()) return panel.addSpan(true, row, any);
-        panel.addSpan(true, row, .{ .first = any.first, .last = all.first });
-        panel.addSpan(false, row, all);
-        panel.addSpan(true, row, .{ .first = all.last, .last = any.last });
-    }
-
-    fn addSpan(panel: *const Panel, comptime masked: bool, row: usize, span: Span) void {
-        if (span.empty()) return;
+    /// Adds the weighted values of a run of keys to all rows, slice after slice. Where not all rows of a block see a
+    /// key, those that do not are left as they are.
+    fn addValues(panel: *const Panel, run_: Span) void {
+        const rows = panel.last - panel.first;
+        var seen: [panel_rows / block]Seen = undefined;
+        const blocks = std.math.divCeil(usize, rows, block) catch unreachable;
+        for (seen[0..blocks], 0..) |*spans, i| {
+            const first = panel.first + i * block;
+            spans.* = .of(panel.tile, first, @min(first + block, panel.last), panel.range, run_);
+        }
         var d: usize = 0;
-        inline for (.{ 2, 1 }) |vectors| {
-            while (d + vectors * lanes <= panel.dim) : (d += vectors * lanes) {
-                multiply(.{ .vectors = vectors, .into = .resumed, .masked = masked, .a_step = panel_rows }, .{
-                    .a = panel.scratch.scores + span.first * panel_rows + row,
-                    .a_row = 1,
-                    .b = panel.scratch.values + span.first * panel.dim + d,
-                    .b_step = panel.dim,
-                    .steps = span.last - span.first,
-                    .out = panel.partials.sums(row) + d,
-                    .out_row = panel.partials.stride,
-                });
+        while (d < panel.dim) : (d += slice_floats) {
+            const values = panel.scratch.values + d * range_keys;
+            for (seen[0..blocks], 0..) |*spans, i| {
+                const weights = panel.scratch.scores + i * block;
+                const out = panel.partials.sums(i * block) + d;
+                if (d + slice_floats <= panel.dim) {
+                    accumulate(slice_registers, spans, weights, values, out, panel.partials.stride);
+                } else {
+                    accumulate(1, spans, weights, values, out, panel.partials.stride);
+                }
             }
         }
     }
 };
+
+/// The greatest scores of `lanes` keys from j on, and those before.
+inline fn greatest(comptime masked: bool, edges: *const Edges, j: usize, scores: [*]const f32, before: F) F {
+    var largest = before;
+    inline for (0..lanes) |i| {
+        const greater = math.greater(largest, @as(F, scores[(j + i) * panel_rows ..][0..lanes].*));
+        largest = if (masked) @select(f32, edges.see(j + i), greater, largest) else greater;
+    }
+    return largest;
+}
+
+/// The weights of `lanes` keys from j on, in the place of their scores.
+inline fn exponentiate(comptime masked: bool, edges: *const Edges, j: usize, scores: [*]f32, reference: F, sums: *[lanes]F) void {
+    inline for (sums, 0..) |*sum, i| {
+        const place = scores[(j + i) * panel_rows ..][0..lanes];
+        const weight = softmax.exponential(@as(F, place.*) - reference);
+        if (masked) {
+            const see = edges.see(j + i);
+            sum.* = @select(f32, see, sum.* + weight, sum.*);
+            place.* = @select(f32, see, weight, @as(F, @splat(unseen)));
+        } else {
+            sum.* += weight;
+            place.* = weight;
+        }
+    }
+}
 
 /// Which rows of a register see a key.
 const Edges = struct {
@@ -258,9 +287,9 @@ const Edges = struct {
         return .{ .all = panel.tile.seenByAll(panel.first + row, panel.first + end, panel.range), .first = first, .last = last };
     }
 
-    /// Whether all rows see key j.
+    /// Whether all rows see `lanes` keys from j on.
     inline fn inside(edges: *const Edges, j: usize) bool {
-        return edges.all.first <= j and j < edges.all.last;
+        return edges.all.first <= j and j + lanes <= edges.all.last;
     }
 
     inline fn see(edges: *const Edges, j: usize) @Vector(lanes, bool) {
@@ -270,73 +299,68 @@ const Edges = struct {
     }
 };
 
-const Into = enum {
-    /// Every chain begins at 0 and replaces what was there.
-    store,
-    /// It begins at 0 and is added to what was there.
-    add,
-    /// It begins with what was there.
-    resumed,
-};
+/// The keys of a run that any and all rows of a block see, the second within the first.
+const Seen = struct {
+    any: Span,
+    all: Span,
 
-/// The form of a product, known when it is compiled: a loop of constant strides takes no arithmetic on addresses.
-const Form = struct {
-    /// Registers of a row of `b`.
-    vectors: comptime_int,
-    into: Into,
-    /// Elements of `a` that are `unseen` are passed over.
-    masked: bool = false,
-    a_step: comptime_int,
-};
-
-const Product = struct {
-    a: [*]const f32,
-    a_row: usize,
-    b: [*]const f32,
-    b_step: usize,
-    steps: usize,
-    out: [*]f32,
-    out_row: usize,
+    fn of(tile: *const Tile, first: usize, last: usize, range: usize, run: Span) Seen {
+        const any = run.intersection(tile.seenByAny(first, last, range));
+        const all = any.intersection(tile.seenByAll(first, last, range));
+        return .{ .any = any, .all = if (all.empty()) .{ .first = any.last, .last = any.last } else all };
+    }
 };
 
 /// Steps of a product without a branch: the loop over them is then short enough to be foreseen to its end.
 const unrolled_steps = 8;
 
-/// `out[i, :] = sum over k of a[i, k] * b[k, :]` for a block of i, k in ascending order.
-inline fn multiply(comptime form: Form, p: Product) void {
-    var sums: [block][form.vectors]F = @splat(@splat(@splat(0)));
-    if (form.into == .resumed) {
-        inline for (&sums, 0..) |*row, i| inline for (row, 0..) |*sum, v| {
-            sum.* = p.out[i * p.out_row + v * lanes ..][0..lanes].*;
-        };
+/// A chain of the scores of `score_keys` keys and a panel of rows: every fourth element. `more`: it is added to `out`.
+fn addChain(comptime more: bool, keys: [*]const f32, dim: usize, q: [*]const f32, out: [*]f32) void {
+    var sums: [score_keys][2]F = @splat(@splat(@splat(0)));
+    var d: usize = 0;
+    while (d < dim) : (d += lanes) {
+        inline for (0..lanes / 4) |quad| {
+            const right = q + (d + 4 * quad) * panel_rows;
+            const registers = [2]F{ right[0..lanes].*, right[lanes..][0..lanes].* };
+            inline for (&sums, 0..) |*key, i| {
+                const left: F = @splat(keys[i * dim + d + 4 * quad]);
+                inline for (key, registers) |*sum, register| sum.* = math.mulAdd(left, register, sum.*);
+            }
+        }
     }
-    var a = p.a;
-    var b = p.b;
-    var left = p.steps;
-    while (left >= unrolled_steps) : (left -= unrolled_steps) {
-        inline for (0..unrolled_steps) |k| step(form, &sums, a + k * form.a_step, p.a_row, b + k * p.b_step);
-        a += unrolled_steps * form.a_step;
-        b += unrolled_steps * p.b_step;
-    }
-    while (left > 0) : (left -= 1) {
-        step(form, &sums, a, p.a_row, b);
-        a += form.a_step;
-        b += p.b_step;
-    }
-    inline for (&sums, 0..) |*row, i| inline for (row, 0..) |*sum, v| {
-        const out = p.out[i * p.out_row + v * lanes ..][0..lanes];
-        out.* = if (form.into == .add) @as(F, out.*) + sum.* else sum.*;
+    inline for (sums, 0..) |key, i| inline for (key, 0..) |sum, v| {
+        const place = out[i * panel_rows + v * lanes ..][0..lanes];
+        place.* = if (more) @as(F, place.*) + sum else sum;
     };
 }
 
-inline fn step(comptime form: Form, sums: *[block][form.vectors]F, a: [*]const f32, a_row: usize, b: [*]const f32) void {
-    var right: [form.vectors]F = undefined;
-    inline for (&right, 0..) |*register, v| register.* = b[v * lanes ..][0..lanes].*;
+/// `out[r, :] += weights[j, r] * values[j, :]` for a block of rows, key by key in ascending order.
+fn accumulate(comptime registers: usize, seen: *const Seen, weights: [*]const f32, values: [*]const f32, out: [*]f32, out_row: usize) void {
+    var sums: [block][registers]F = undefined;
+    inline for (&sums, 0..) |*row, i| inline for (row, 0..) |*sum, v| {
+        sum.* = out[i * out_row + v * lanes ..][0..lanes].*;
+    };
+    var j = seen.any.first;
+    while (j < seen.all.first) : (j += 1) addValue(registers, true, &sums, weights + j * panel_rows, values + j * registers * lanes);
+    while (j + unrolled_steps <= seen.all.last) : (j += unrolled_steps) {
+        inline for (0..unrolled_steps) |k| addValue(registers, false, &sums, weights + (j + k) * panel_rows, values + (j + k) * registers * lanes);
+    }
+    while (j < seen.all.last) : (j += 1) addValue(registers, false, &sums, weights + j * panel_rows, values + j * registers * lanes);
+    while (j < seen.any.last) : (j += 1) addValue(registers, true, &sums, weights + j * panel_rows, values + j * registers * lanes);
+    inline for (&sums, 0..) |*row, i| inline for (row, 0..) |*sum, v| {
+        out[i * out_row + v * lanes ..][0..lanes].* = sum.*;
+    };
+}
+
+/// Weights that are `unseen` are passed over, where some may be.
+inline fn addValue(comptime registers: usize, comptime masked: bool, sums: *[block][registers]F, weights: [*]const f32, value: [*]const f32) void {
+    var right: [registers]F = undefined;
+    inline for (&right, 0..) |*register, v| register.* = value[v * lanes ..][0..lanes].*;
     inline for (sums, 0..) |*row, i| {
-        const left: F = @splat(a[i * a_row]);
+        const left: F = @splat(weights[i]);
         inline for (row, right) |*sum, register| {
             const new = math.mulAdd(left, register, sum.*);
-            sum.* = if (form.masked) @select(f32, left < @as(F, @splat(0)), sum.*, new) else new;
+            sum.* = if (masked) @select(f32, left < @as(F, @splat(0)), sum.*, new) else new;
         }
     }
 }

@@ -73,6 +73,7 @@ pub fn runRange(comptime kv: KvType, tile: *const Tile, range: usize, dim: usize
     }
     var places: Places = undefined;
     tile.locate(kv, range, span, lanes, &places);
+    places.requestFirst(kv, tile.a.head_dim);
     var near: Near = undefined;
     var run = firstRun(span);
     while (!run.empty()) : (run = nextRun(run, span)) {

@@ -1,6 +1,7 @@
 //! Rearrangements of registers by quads, runs of four lanes, which are what the processors' shuffles are quick at.
 
 const std = @import("std");
+const builtin = @import("builtin");
 const math = @import("math.zig");
 
 const lanes = math.lanes;
@@ -55,13 +56,13 @@ fn PickMask(comptime which: [quads / 2]i32) type {
 
 /// A transposition within each quad: lane 4 i + m of register c of the result is lane 4 i + c of register m.
 pub inline fn turnWithin(rows: [4]F) [4]F {
-    const low = [2]F{ interleave(rows[0], rows[1], .{ 0, -1, 1, -2 }), interleave(rows[2], rows[3], .{ 0, -1, 1, -2 }) };
-    const high = [2]F{ interleave(rows[0], rows[1], .{ 2, -3, 3, -4 }), interleave(rows[2], rows[3], .{ 2, -3, 3, -4 }) };
+    const low = [2]F{ settled(interleave(rows[0], rows[1], .{ 0, -1, 1, -2 })), settled(interleave(rows[2], rows[3], .{ 0, -1, 1, -2 })) };
+    const high = [2]F{ settled(interleave(rows[0], rows[1], .{ 2, -3, 3, -4 })), settled(interleave(rows[2], rows[3], .{ 2, -3, 3, -4 })) };
     return .{
-        interleave(low[0], low[1], .{ 0, 1, -1, -2 }),
-        interleave(low[0], low[1], .{ 2, 3, -3, -4 }),
-        interleave(high[0], high[1], .{ 0, 1, -1, -2 }),
-        interleave(high[0], high[1], .{ 2, 3, -3, -4 }),
+        settled(interleave(low[0], low[1], .{ 0, 1, -1, -2 })),
+        settled(interleave(low[0], low[1], .{ 2, 3, -3, -4 })),
+        settled(interleave(high[0], high[1], .{ 0, 1, -1, -2 })),
+        settled(interleave(high[0], high[1], .{ 2, 3, -3, -4 })),
     };
 }
 
@@ -71,13 +72,23 @@ pub inline fn transpose(rows: [lanes]F) [lanes]F {
     inline for (&turned, 0..) |*part, m| {
         var some: [quads]F = undefined;
         inline for (&some, 0..) |*row, i| row.* = rows[4 * i + m];
-        part.* = turnQuads(some);
+        inline for (part, turnQuads(some)) |*quad, register| quad.* = settled(register);
     }
     var out: [lanes]F = undefined;
     inline for (0..quads) |t| {
         out[4 * t ..][0..4].* = turnWithin(.{ turned[0][t], turned[1][t], turned[2][t], turned[3][t] });
     }
     return out;
+}
+
+/// The same register, of which the compiler knows nothing. It would look through a shuffle of shuffles and put
+/// single elements together instead.
+inline fn settled(x: F) F {
+    if (comptime builtin.cpu.arch != .x86_64) return x;
+    return asm (""
+        : [out] "=v" (-> F),
+        : [in] "0" (x),
+    );
 }
 
 /// The same shuffle of every quad of x and, where the index is negative, of y.

@@ -77,8 +77,9 @@ pub const Partials = struct {
             return;
         }
         const largest = @max(total.maximum(index).*, part.maximum(part_index).*);
-        const keep = math.exp(total.maximum(index).* - largest);
-        const add = math.exp(part.maximum(part_index).* - largest);
+        const factors = math.exp(@Vector(2, f32){ total.maximum(index).* - largest, part.maximum(part_index).* - largest });
+        const keep = factors[0];
+        const add = factors[1];
         var d: usize = 0;
         while (d < total.dim) : (d += lanes) {
             const kept = @as(F, into[d..][0..lanes].*) * @as(F, @splat(keep));

@@ -15,11 +15,32 @@ pub const Tile = struct {
     rows: usize,
     /// Heads of the group.
     group: usize,
+    /// The ranges to run: all that hold keys of some row, or one of those.
+    ranges: Span,
+    /// What is read after them.
+    next: ?Start = null,
 
-    pub fn init(a: *const plan.Arguments, slice: plan.Slice, kv_head: usize, first_token: usize) Tile {
+    /// `only`: of a slice whose ranges are spread over units, the range of this one.
+    pub fn init(a: *const plan.Arguments, slice: plan.Slice, kv_head: usize, first_token: usize, only: ?usize) Tile {
         const group = plan.groupSize(a);
         const tokens = @min(slice.tileTokens(a), slice.tokens - first_token);
-        return .{ .a = a, .slice = slice, .kv_head = kv_head, .first_token = first_token, .rows = tokens * group, .group = group };
+        var tile: Tile = .{ .a = a, .slice = slice, .kv_head = kv_head, .first_token = first_token, .rows = tokens * group, .group = group, .ranges = undefined };
+        tile.ranges = if (only) |range| .{ .first = range, .last = range + 1 } else .{
+            .first = plan.firstKey(a, tile.position(0)) / range_keys,
+            .last = tile.position(tile.rows - 1) / range_keys + 1,
+        };
+        return tile;
+    }
+
+    /// Whether other units have other ranges of the same rows.
+    pub fn isSpread(tile: *const Tile) bool {
+        return tile.slice.partials != null;
+    }
+
+    /// What is read first.
+    pub fn start(tile: *const Tile) Start {
+        const key = @max(plan.firstKey(tile.a, tile.position(0)), tile.ranges.first * range_keys);
+        return .{ .sequence = tile.slice.sequence, .kv_head = tile.kv_head, .key = key, .context = tile.slice.context };
     }
 
     pub fn token(tile: *const Tile, row: usize) usize {
@@ -37,14 +58,6 @@ pub const Tile = struct {
 
     fn position(tile: *const Tile, row: usize) usize {
         return tile.slice.context - tile.slice.tokens + tile.token(row);
-    }
-
-    /// The ranges `[first, last)` that hold keys of some row.
-    pub fn ranges(tile: *const Tile) Span {
-        return .{
-            .first = plan.firstKey(tile.a, tile.position(0)) / range_keys,
-            .last = tile.position(tile.rows - 1) / range_keys + 1,
-        };
     }
 
     /// The keys that a row sees, relative to the beginning of a range and cut to it.
@@ -70,42 +83,61 @@ pub const Tile = struct {
     /// which keys are taken together.
     pub fn locate(tile: *const Tile, comptime kv: cache.KvType, range: usize, span: Span, comptime together: usize, places: *Places) void {
         const a = tile.a;
-        const row_bytes = a.head_dim * kv.bytes();
-        const table = a.block_tables + tile.slice.sequence * a.blocks_per_sequence;
         const whole = span.outward(together);
-        const keys = &places.addresses;
-        const values = places.addresses[whole.last - whole.first ..];
         places.ahead = cache.rowsAhead(kv, a.head_dim);
         places.first = whole.first;
         places.count = whole.last - whole.first;
-        const first = range * range_keys + span.first;
-        var column = first / a.block_size;
-        var inside = first % a.block_size;
-        var i = span.first - whole.first;
+        const begin = span.first - whole.first;
         const end = span.last - whole.first;
-        while (i < end) : (column += 1) {
+        var own = tile.start();
+        own.key = range * range_keys + span.first;
+        inline for (.{ a.k_cache, a.v_cache }, 0..) |rows, which| {
+            const addresses = places.addresses[which * places.count ..][0..places.count];
+            own.locate(kv, a, rows, addresses[begin..end]);
+            @memset(addresses[0..begin], addresses[begin]);
+            @memset(addresses[end..], addresses[end - 1]);
+        }
+        const behind = places.addresses[2 * places.count ..][0..places.ahead];
+        @memset(behind, places.addresses[2 * places.count - 1]);
+        var next = own;
+        next.key = (range + 1) * range_keys;
+        if (range + 1 == tile.ranges.last) next = tile.next orelse return;
+        next.locate(kv, a, a.k_cache, behind[0..@min(behind.len, next.context - next.key)]);
+    }
+};
+
+/// A key of a KV head of a sequence.
+pub const Start = struct {
+    sequence: usize,
+    kv_head: usize,
+    key: usize,
+    /// Keys of the sequence.
+    context: usize,
+
+    /// The addresses of so many keys, or values, from there on.
+    fn locate(start: Start, comptime kv: cache.KvType, a: *const plan.Arguments, rows: [*]const u8, addresses: [][*]const u8) void {
+        const row_bytes = a.head_dim * kv.bytes();
+        const table = a.block_tables + start.sequence * a.blocks_per_sequence;
+        var column = start.key / a.block_size;
+        var inside = start.key % a.block_size;
+        var i: usize = 0;
+        while (i < addresses.len) : (column += 1) {
             const block: usize = @intCast(table[column]);
-            const count = @min(a.block_size - inside, end - i);
-            var offset = block * a.block_bytes + (tile.kv_head * a.block_size + inside) * row_bytes;
-            for (keys[i..][0..count], values[i..][0..count]) |*key, *value| {
-                key.* = a.k_cache + offset;
-                value.* = a.v_cache + offset;
-                offset += row_bytes;
+            const count = @min(a.block_size - inside, addresses.len - i);
+            var row = rows + block * a.block_bytes + (start.kv_head * a.block_size + inside) * row_bytes;
+            for (addresses[i..][0..count]) |*address| {
+                address.* = row;
+                row += row_bytes;
             }
             i += count;
             inside = 0;
         }
-        const begin = span.first - whole.first;
-        @memset(keys[0..begin], keys[begin]);
-        @memset(keys[end..places.count], keys[end - 1]);
-        @memset(values[0..begin], values[begin]);
-        @memset(values[end..][0 .. places.count - end + cache.rows_ahead_max], values[end - 1]);
     }
 };
 
-/// The addresses of the keys of a span and, behind them, of its values, in the order in which they are read: what
-/// is up to `cache.rows_ahead_max` places on can be requested without a look at where the span ends. Where the span
-/// was rounded outward, the places so added repeat the nearest key, and what comes of them is not used.
+/// The addresses of the keys of a span, behind them of its values and of the keys that come next, in the order in
+/// which they are read: what is up to `ahead` places on can be requested without a look at where the span ends. Where
+/// the span was rounded outward, the places so added repeat the nearest key, and what comes of them is not used.
 pub const Places = struct {
     addresses: [2 * range_keys + cache.rows_ahead_max][*]const u8,
     ahead: usize,
