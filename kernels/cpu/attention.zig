@@ -84,8 +84,8 @@ pub fn runCombineUnit(a: *const Arguments, unit: usize, scratch: []f32) void {
 fn tileOf(a: *const Arguments, unit: usize) Tile {
     const part = a.layout.find(a, .first_unit, unit);
     const slice = part.slice;
-    // All ranges of a head one after another: threads that share the heads have as many keys each.
-    if (slice.partials != null) return .init(a, slice, part.unit / slice.ranges, 0, slice.first_range + part.unit % slice.ranges);
+    // All heads of a range one after another: what they keep of a block lies side by side.
+    if (slice.partials != null) return .init(a, slice, part.unit % a.kv_heads, 0, slice.first_range + part.unit / a.kv_heads);
     // All tiles of a head one after another: its keys and values stay in the cache. The last tile sees the most
     // keys: begin with it, so that no thread is left alone at the end.
     const tiles = slice.tiles(a);
