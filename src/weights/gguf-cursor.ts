@@ -64,11 +64,15 @@ export class GgufCursor {
    */
   strings(count: number, what: string): () => string[] {
     const first = this.offset;
-    for (let done = 0; done < count; done++) {
-      const [stepped, end] = stepOver(this.#window, this.offset, count - done);
-      done += stepped;
+    let left = count;
+    while (left > 0) {
+      const [stepped, end] = stepOver(this.#window, this.offset, left);
       this.offset = end;
-      if (done < count) this.string(what);
+      left -= stepped;
+      if (left === 0) break;
+      // One that the window does not hold yet, or that is too long.
+      this.string(what);
+      left--;
     }
     return () => this.#decode(first, count);
   }
