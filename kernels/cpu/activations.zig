@@ -1,6 +1,6 @@
-//! Activations as the quantised matrix products want them: 15-bit integers that share a scale in groups of 128,
+//! Activations as the quantised matrix products want them: 16-bit integers that share a scale in groups of 256,
 //! each integer split into a high and a low byte for the 8-bit dot product instructions
-//! (`v = 128 * high + low`). Two bytes leave an error of f32's order. `fast` makes do with the high byte, but for
+//! (`v = 256 * high + low`). Two bytes leave an error of f32's order. `fast` makes do with the high byte, but for
 //! groups in which one element stands far above the others.
 //!
 //! Tokens are grouped in tiles of up to 16; within a tile what there is of one group lies together, token by
@@ -19,7 +19,7 @@ pub const Precision = enum(u32) { precise = 0, fast = 1 };
 /// The bytes of the integers that a group's products need.
 pub const Bytes = enum { high, both };
 
-pub const group_elements = 128;
+pub const group_elements = 256;
 /// Tokens of a tile; the last tile of a step holds what is left.
 pub const tile_tokens = 16;
 
@@ -32,8 +32,10 @@ pub const paired_tokens_min = if (simd.has_amx) 4 else tile_tokens;
 
 /// Largest magnitude of a byte.
 pub const byte_max = 127;
+/// The bits of a low byte.
+pub const low_bits = 8;
 /// Largest integer of a group: all in the high byte, 0 in the low one.
-const integer_max = byte_max * 128;
+pub const integer_max = byte_max << low_bits;
 
 /// `fast` keeps both bytes of groups whose largest magnitude is more than so many times the root of their mean
 /// square. Of SmolLM2-135M's logits, whose spread is 3.9, the error is then 0.22, which is that of integers of 8 bits
@@ -49,24 +51,25 @@ pub const Integers = extern struct {
     low: [group_elements]i8,
 };
 
-/// What else is known of them. The sums serve weight formats with offsets or minima, by 16 and by 32 elements.
+/// What else is known of them. The sums serve weight formats with offsets or minima, by 16 and by 32 elements. What
+/// the tile unit needs is in the first line.
 pub const Record = extern struct {
-    /// Sums of the high and of the low bytes, negated: what an offset of 1 takes away.
-    less_high_32: [4]i32 align(64),
-    less_low_32: [4]i32,
-    less_high_16: [8]i32,
-    less_low_16: [8]i32,
-    /// Of both bytes together: what an offset of 128 takes away.
-    less_both_32: [4]i32,
-    /// Sums of the values.
-    total_32: [4]f32,
-    total_16: [8]f32,
-    scale: f32,
+    scale: f32 align(64),
     /// Whether there are low bytes; where not, they are zero.
     has_low: u32,
+    /// Sums of the values.
+    total_32: [8]f32,
+    total_16: [16]f32,
+    /// Sums of the high and of the low bytes, negated: what an offset of 1 takes away.
+    less_high_32: [8]i32,
+    less_low_32: [8]i32,
+    less_high_16: [16]i32,
+    less_low_16: [16]i32,
+    /// Of both bytes together: what an offset of 128 takes away.
+    less_both_32: [8]i32,
 
     comptime {
-        std.debug.assert(@sizeOf(Integers) == 4 * 64 and @sizeOf(Record) == 3 * 64);
+        std.debug.assert(@sizeOf(Integers) == 8 * 64 and @sizeOf(Record) == 6 * 64);
     }
 };
 
@@ -146,7 +149,7 @@ pub const Rows = struct {
         return rows.first_group.after(tile * rows.groups + (token - tile));
     }
 
-    /// Quantises one row of k f32: scale the largest magnitude / 16256, integers rounded to nearest, ties to
+    /// Quantises one row of k f32: scale the largest magnitude / 32512, integers rounded to nearest, ties to
     /// even; `fast` drops low bytes. Elements past the end of the row are 0.
     pub fn quantize(rows: Rows, token: usize, x: [*]const f32, k: usize) void {
         switch (rows.precision) {
@@ -190,27 +193,28 @@ fn quantizeGroup(comptime precision: Precision, x: *const [group_elements]f32, g
         const v: F32 = x[16 * i ..][0..16].*;
         const shifted = v * inverse + @as(F32, @splat(magic));
         const integers = @as(I32, @bitCast(shifted)) -% @as(I32, @splat(@bitCast(magic)));
-        const high = (integers +% @as(I32, @splat(64))) >> @splat(7);
-        const low = if (has_low) integers -% (high << @splat(7)) else @as(I32, @splat(0));
+        const high = (integers +% @as(I32, @splat(1 << (low_bits - 1)))) >> @splat(low_bits);
+        // A step less in one of 256 integers, so that a byte's magnitude stays one of seven bits.
+        const low = if (has_low) @max(integers -% (high << @splat(low_bits)), @as(I32, @splat(-byte_max))) else @as(I32, @splat(0));
         group.high[16 * i ..][0..16].* = @as(@Vector(16, i8), @truncate(high));
         group.low[16 * i ..][0..16].* = @as(@Vector(16, i8), @truncate(low));
     }
     record.scale = scale;
-    inline for (0..2) |half| {
-        const high = sumsBy16(group.high[64 * half ..][0..64]);
-        const low = sumsBy16(group.low[64 * half ..][0..64]);
-        const total = @as(@Vector(4, f32), @floatFromInt((high << @splat(7)) +% low)) * @as(@Vector(4, f32), @splat(scale));
-        record.less_high_16[4 * half ..][0..4].* = -%high;
-        record.less_low_16[4 * half ..][0..4].* = -%low;
-        record.total_16[4 * half ..][0..4].* = total;
+    inline for (0..group_elements / 64) |part| {
+        const high = sumsBy16(group.high[64 * part ..][0..64]);
+        const low = sumsBy16(group.low[64 * part ..][0..64]);
+        const total = @as(@Vector(4, f32), @floatFromInt(joined(high, low))) * @as(@Vector(4, f32), @splat(scale));
+        record.less_high_16[4 * part ..][0..4].* = -%high;
+        record.less_low_16[4 * part ..][0..4].* = -%low;
+        record.total_16[4 * part ..][0..4].* = total;
         const high_32 = pairs(high);
         const low_32 = pairs(low);
-        const sum_32 = (high_32 << @splat(7)) +% low_32;
+        const sum_32 = joined(high_32, low_32);
         const total_32 = @as(@Vector(2, f32), @floatFromInt(sum_32)) * @as(@Vector(2, f32), @splat(scale));
-        record.less_high_32[2 * half ..][0..2].* = -%high_32;
-        record.less_low_32[2 * half ..][0..2].* = -%low_32;
-        record.less_both_32[2 * half ..][0..2].* = -%(sum_32 << @splat(7));
-        record.total_32[2 * half ..][0..2].* = total_32;
+        record.less_high_32[2 * part ..][0..2].* = -%high_32;
+        record.less_low_32[2 * part ..][0..2].* = -%low_32;
+        record.less_both_32[2 * part ..][0..2].* = -%(sum_32 << @splat(7));
+        record.total_32[2 * part ..][0..2].* = total_32;
     }
 }
 
@@ -224,6 +228,11 @@ fn isUneven(x: *const [group_elements]f32, largest: f32) bool {
     }
     const mean = math.sum(squares) / group_elements;
     return largest * largest > uneven_ratio * uneven_ratio * mean;
+}
+
+/// What sums of high and of low bytes say together.
+pub inline fn joined(high: anytype, low: @TypeOf(high)) @TypeOf(high) {
+    return (high << @splat(low_bits)) +% low;
 }
 
 /// Sums of 64 bytes by 16.
@@ -251,15 +260,15 @@ test "integers, sums and scale of a group" {
         try std.testing.expectEqual(largest / integer_max, record.scale);
         var total: i32 = 0;
         for (x, group.high, group.low) |value, high, low| {
-            const integer = @as(i32, high) * 128 + low;
+            const integer = @as(i32, high) * 256 + low;
             total += integer;
-            try std.testing.expect(@abs(value - @as(f32, @floatFromInt(integer)) * record.scale) <= 0.502 * record.scale);
+            try std.testing.expect(@abs(value - @as(f32, @floatFromInt(integer)) * record.scale) <= (if (low == -byte_max) @as(f32, 1.504) else 0.504) * record.scale);
         }
         var less: i32 = 0;
-        for (record.less_high_32, record.less_low_32) |high, low| less += 128 * high + low;
+        for (record.less_high_32, record.less_low_32) |high, low| less += 256 * high + low;
         try std.testing.expectEqual(-total, less);
         less = 0;
-        for (record.less_high_16, record.less_low_16) |high, low| less += 128 * high + low;
+        for (record.less_high_16, record.less_low_16) |high, low| less += 256 * high + low;
         try std.testing.expectEqual(-total, less);
     }
 }

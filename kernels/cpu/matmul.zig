@@ -1,6 +1,6 @@
 //! `out = x @ concat(weights)^T (+ bias) (+ residual)` for every weight format.
 //!
-//! Block-quantised weights meet x quantised to 15-bit integers (`activations.zig`), either where they lie in the
+//! Block-quantised weights meet x quantised to 16-bit integers (`activations.zig`), either where they lie in the
 //! file (`matmul_blocks.zig`) or re-laid for speed (`matmul_packed.zig`); f32, f16 and bf16 weights meet x in f32
 //! (`matmul_plain.zig`), but for re-laid bf16 and f16 weights on the tile unit (`matmul_float_tiles.zig`). The sum of
 //! one output runs over k in one fixed order, whatever tile of rows and tokens it is computed in: a token's result does

@@ -18,6 +18,8 @@ const Group = formats.Group;
 const tile_rows = if (simd.has_avx512) 4 else if (simd.has_avx2 or simd.has_dotprod) 2 else 1;
 const tile_tokens = if (simd.has_avx512) 4 else 2;
 const panel_rows = 16;
+/// Groups of weights beside one of activations.
+const groups_of_x = activations.group_elements / simd.group_elements;
 
 /// Bytes of the scratch memory one thread needs for an inner dimension of k and up to so many tokens.
 pub fn scratchBytes(k: usize, tokens: usize) usize {
@@ -92,7 +94,7 @@ inline fn accumulate(
 ) void {
     @setEvalBranchQuota(100_000);
     const stride = a.x_groups.tileSize(first_token - first_token % activations.tile_tokens);
-    const x = a.x_groups.first(first_token).after(group / 2 * stride);
+    const x = a.x_groups.first(first_token).after(group / groups_of_x * stride);
     switch (a.x_groups.bytesOf(x, tokens)) {
         inline else => |bytes| accumulateBytes(bytes, offset, has_min, rows, tokens, groups, x, group, acc),
     }
@@ -113,8 +115,8 @@ inline fn accumulateBytes(
     const shifted = offset != 0 and !signed;
     inline for (0..tokens) |t| {
         const integers = &x.integers[t];
-        const high: simd.I8 = integers.high[group % 2 * 64 ..][0..64].*;
-        const low: simd.I8 = if (bytes == .both) integers.low[group % 2 * 64 ..][0..64].* else undefined;
+        const high: simd.I8 = integers.high[group % groups_of_x * 64 ..][0..64].*;
+        const low: simd.I8 = if (bytes == .both) integers.low[group % groups_of_x * 64 ..][0..64].* else undefined;
         const scale: F32 = @splat(x.records[t].scale);
         // What the format's offset adds to every product of this group.
         const excess: I32 = if (shifted) dots(bytes, @splat(offset), high, low) else undefined;
@@ -128,16 +130,16 @@ inline fn accumulateBytes(
     }
 }
 
-/// Four-element dot products with 15-bit integers given in two bytes; below 2^24, so exact as f32.
+/// Four-element dot products with integers given in two bytes.
 inline fn dots(comptime bytes: activations.Bytes, q: simd.U8, high: simd.I8, low: simd.I8) I32 {
-    const upper = simd.dot(@splat(0), q, high) << @splat(7);
+    const upper = simd.dot(@splat(0), q, high) << @splat(activations.low_bits);
     return if (bytes == .both) simd.dot(upper, q, low) else upper;
 }
 
 /// The same for integers above what the unsigned instruction takes, stored with an offset of 128.
 inline fn dotsSigned(comptime bytes: activations.Bytes, q: simd.U8, high: simd.I8, low: simd.I8) I32 {
     const signed: simd.I8 = @bitCast(q ^ @as(simd.U8, @splat(128)));
-    const upper = simd.dotSigned(@splat(0), signed, high) << @splat(7);
+    const upper = simd.dotSigned(@splat(0), signed, high) << @splat(activations.low_bits);
     return if (bytes == .both) simd.dotSigned(upper, signed, low) else upper;
 }
 

@@ -1,7 +1,7 @@
 //! The packed product of two and more tokens by the matrix instruction of aarch64 (FEAT_I8MM): `smmla` multiplies
 //! two rows of eight bytes with two others, twice the products of `sdot`.
 //!
-//! A group of a panel, 128 elements of 16 rows, is unpacked once for all tokens of a tile, two rows and eight
+//! A group of a panel, 256 elements of 16 rows, is unpacked once for all tokens of a tile, two rows and eight
 //! elements to a register. The two rows of x beside them are the high and the low bytes of a token or, where no
 //! token of the tile has low bytes, the high bytes of two. The sums are exact, like those of `matmul_packed.zig`, and
 //! meet the same f32 operations in the same order, so a token's bits do not tell which of the two computed it.
@@ -47,7 +47,7 @@ pub const Group = struct {
     /// `first` is the first of the group's slabs.
     pub fn unpack(group: *Group, comptime l: Layout, head: layouts.Header, first: [*]const u8, slabs: usize) void {
         @setEvalBranchQuota(100_000);
-        group.scale[0] = head.unit;
+        if (l.whole()) group.scale[0] = packed_panels.unitOf(l, head);
         for (0..slabs) |index| {
             const slab = first + index * l.slabBytes();
             inline for (0..l.slabBytes() / 64) |line| @prefetch(slab + 4096 + 64 * line, .{ .locality = 3 });
@@ -81,27 +81,24 @@ inline fn quads(comptime l: Layout, slab: [*]const u8, comptime register: usize)
 
 /// One panel times the tokens of the tile that begins at `token`.
 pub fn runTile(comptime l: Layout, a: *const matmul.Arguments, segment: *const matmul.Segment, panel: [*]const u8, row: usize, token: usize) void {
+    comptime std.debug.assert(l.scales != .wide);
     const size = a.x_groups.tileSize(token);
     var group: Group = undefined;
     var acc: [tile_tokens]F32 = @splat(@splat(0));
     var x = a.x_groups.first(token);
     var span = panel;
-    const groups_per_span: usize = comptime @max(1, l.slabsPerSpan() / group_slabs);
     var slabs = a.k / layouts.slab_elements;
     while (slabs > 0) {
-        // Half float scales are not grouped behind a header.
         const head = layouts.header(l, span);
         span += l.headerBytes();
-        for (0..groups_per_span) |_| {
-            const present = @min(slabs, group_slabs);
-            group.unpack(l, head, span, present);
-            switch (a.x_groups.bytesOf(x, size)) {
-                inline else => |bytes| addGroup(l, bytes, &group, present, x, acc[0..size]),
-            }
-            span += present * l.slabBytes();
-            slabs -= present;
-            x = x.after(size);
+        const present = @min(slabs, group_slabs);
+        group.unpack(l, head, span, present);
+        switch (a.x_groups.bytesOf(x, size)) {
+            inline else => |bytes| addGroup(l, bytes, &group, present, x, acc[0..size]),
         }
+        span += present * l.slabBytes();
+        slabs -= present;
+        x = x.after(size);
     }
     for (acc[0..size], token..) |values, t| matmul.storeLanes(a, segment, row, t, values);
 }
@@ -135,13 +132,13 @@ fn addTokens(comptime l: Layout, comptime bytes: Bytes, comptime pairs: usize, g
         for (records, acc, 0..) |*record, *total, i| {
             if (l.has_min) for (0..slabs) |slab| addMinima(l, group, record, slab, total);
             const both = sumsOf(bytes, pairs, &sums, i);
-            total.* = math.mulAdd(packed_panels.wholeSum(both.high, both.low), group.scale[0] * @as(F32, @splat(record.scale)), total.*);
+            total.* = math.mulAdd(packed_panels.wholeSum(l, both.high, both.low), group.scale[0] * @as(F32, @splat(record.scale)), total.*);
         }
     } else for (0..slabs) |slab| {
         const sums = slabSums(pairs, group, slab, x);
         for (records, acc, 0..) |*record, *total, i| {
             const both = sumsOf(bytes, pairs, &sums, i);
-            const sum: F32 = @floatFromInt((both.high << @splat(7)) + both.low);
+            const sum: F32 = @floatFromInt(activations.joined(both.high, both.low));
             total.* = math.mulAdd(sum, group.scale[slab] * @as(F32, @splat(record.scale)), total.*);
             if (l.has_min) addMinima(l, group, record, slab, total);
         }

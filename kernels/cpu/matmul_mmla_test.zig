@@ -132,7 +132,8 @@ fn Product(comptime dtype: ops.DType) type {
 }
 
 /// Of each way in which scales and minima are stored, one: what they all share is most of what there is to compile.
-const dtypes = [_]ops.DType{ .q4_0, .q5_1, .q2_k };
+/// With the tile unit there are no half float scales.
+const dtypes = [_]ops.DType{ .q4_0, if (simd.has_amx) .q4_1 else .q5_1, .q2_k };
 
 test "a token's bits do not tell how many there were" {
     var generator = std.Random.DefaultPrng.init(3);

@@ -30,12 +30,14 @@ pub fn run(a: *const matmul.Arguments, segment: *const matmul.Segment, panels: [
     switch (segment.dtype) {
         inline .q4_0, .q4_1, .q5_0, .q5_1, .q8_0, .q2_k, .q3_k, .q4_k, .q5_k, .q6_k, .iq4_nl, .mxfp4 => |dtype| {
             const l = comptime Layout.of(dtype);
-            if (tiles.available() and a.tokens >= amx.tokens_min) return amx.run(l, a, segment, panels, first, end, scratch);
             const panel_bytes = l.panelBytes(a.k);
-            if (tiles.available() and a.tokens >= comptime few.tokensMin(l)) {
-                const panel_count = std.math.divCeil(usize, end - first, layouts.panel_rows) catch unreachable;
-                return runFew(l, a, segment, panels + first / layouts.panel_rows * panel_bytes, panel_count, first, 0);
-            }
+            if (simd.has_amx) if (tiles.available()) {
+                if (a.tokens >= amx.tokens_min) return amx.run(l, a, segment, panels, first, end, scratch);
+                if (a.tokens >= comptime few.tokensMin(l)) {
+                    const panel_count = std.math.divCeil(usize, end - first, layouts.panel_rows) catch unreachable;
+                    return runFew(l, a, segment, panels + first / layouts.panel_rows * panel_bytes, panel_count, first, 0);
+                }
+            };
             const block_tokens = residentTokens(a);
             var block: usize = 0;
             while (block < a.tokens) : (block += block_tokens) {
@@ -101,21 +103,18 @@ pub fn multiply(
     var acc: [tokens]F32 = @splat(@splat(0));
     var x = a.x_groups.first(token);
     var span = panel;
-    const groups_per_span: usize = comptime @max(1, l.slabsPerSpan() / layouts.group_slabs);
     var slabs = a.k / layouts.slab_elements;
     while (slabs > 0) {
         const head = layouts.header(l, span);
         span += l.headerBytes();
-        for (0..groups_per_span) |_| {
-            // Formats in blocks of 32 may end in the middle of a group.
-            const present = if (l.scales == .super) layouts.group_slabs else @min(slabs, layouts.group_slabs);
-            switch (a.x_groups.bytesOf(x, tokens)) {
-                inline else => |bytes| addGroup(l, bytes, tokens, head, span, present, from_memory, x, &acc),
-            }
-            span += present * l.slabBytes();
-            slabs -= present;
-            x = x.after(stride);
+        // Formats in blocks of 32 may end in the middle of a group.
+        const present = if (l.scales == .super) layouts.group_slabs else @min(slabs, layouts.group_slabs);
+        switch (a.x_groups.bytesOf(x, tokens)) {
+            inline else => |bytes| addGroup(l, bytes, tokens, head, span, present, from_memory, x, &acc),
         }
+        span += present * l.slabBytes();
+        slabs -= present;
+        x = x.after(stride);
     }
     inline for (0..tokens) |t| matmul.storeLanes(a, segment, row, token + t, acc[t]);
 }
@@ -134,6 +133,7 @@ inline fn addGroup(
 ) void {
     var high: [tokens]I32 = @splat(@splat(0));
     var low: [tokens]I32 = @splat(@splat(0));
+    var wide: [if (l.scales == .wide) tokens else 0]simd.WideSums = @splat(.zero);
     for (0..slabs) |index| {
         const slab = first + index * l.slabBytes();
         if (from_memory) requestAhead(l, tokens, slab);
@@ -156,11 +156,17 @@ inline fn addGroup(
                         if (bytes == .both) low[t] +%= sums.low *% scale;
                     }
                 }
+            } else if (l.scales == .wide) {
+                const scale: simd.WideSums = .of(layouts.wholeScale(l, slab, sub));
+                inline for (0..tokens) |t| {
+                    const sums = dots(l, bytes, index, sub, &q, x, t);
+                    wide[t] = wide[t].plus(.of(activations.joined(sums.high, sums.low)), scale);
+                }
             } else {
                 const scale = layouts.halfScale(slab);
                 inline for (0..tokens) |t| {
                     const sums = dots(l, bytes, index, sub, &q, x, t);
-                    const sum: F32 = @floatFromInt((sums.high << @splat(7)) + sums.low);
+                    const sum: F32 = @floatFromInt(activations.joined(sums.high, sums.low));
                     acc[t] = math.mulAdd(sum, scale * @as(F32, @splat(x.records[t].scale)), acc[t]);
                 }
             }
@@ -170,8 +176,9 @@ inline fn addGroup(
             }
         }
     }
-    if (l.whole()) inline for (0..tokens) |t| {
-        acc[t] = math.mulAdd(wholeSum(high[t], low[t]), head.unit * @as(F32, @splat(x.records[t].scale)), acc[t]);
+    if (l.scales != .half) inline for (0..tokens) |t| {
+        const sum = if (l.scales == .wide) wideSum(l, wide[t]) else wholeSum(l, high[t], low[t]);
+        acc[t] = math.mulAdd(sum, unitOf(l, head) * @as(F32, @splat(x.records[t].scale)), acc[t]);
     };
 }
 
@@ -187,9 +194,21 @@ inline fn requestAhead(comptime l: Layout, comptime tokens: usize, slab: [*]cons
     }
 }
 
-/// `128 * high + low`, each exact before it meets f32.
-pub inline fn wholeSum(high: I32, low: I32) F32 {
-    return math.mulAdd(@as(F32, @floatFromInt(high)), @as(F32, @splat(128)), @as(F32, @floatFromInt(low)));
+/// `256 * high + low` as far as 32 bits hold it, rounded down before it meets f32: the same from the bytes' sums and
+/// from those of the tile unit.
+pub inline fn wholeSum(comptime l: Layout, high: I32, low: I32) F32 {
+    const shift = comptime l.sumShift();
+    return @floatFromInt((high << @splat(activations.low_bits - shift)) +% (low >> @splat(shift)));
+}
+
+/// The same of sums of up to 46 bits.
+pub inline fn wideSum(comptime l: Layout, sum: simd.WideSums) F32 {
+    return @floatFromInt(sum.shifted(comptime l.sumShift()));
+}
+
+/// What those are counted in, but for x.
+pub inline fn unitOf(comptime l: Layout, head: layouts.Header) F32 {
+    return head.unit * @as(F32, @splat(comptime 1 << l.sumShift()));
 }
 
 /// Sum of the values of part `sub` of a group's slab.

@@ -23,7 +23,7 @@ pub fn packPanel(dtype: ops.DType, source: [*]const u8, row_bytes: usize, rows: 
             if (own.count < panel_rows) @memset(panel[0..layouts.panelBytes(d, k)], 0);
             for (0..own.count) |row| packRow(d, own.source + row * row_bytes, k, row, panel);
             const scales = (comptime Layout.of(d)).scales;
-            if (scales == .unit) packUnits(d, own, k, panel);
+            if (scales == .unit or scales == .wide) packUnits(d, own, k, panel);
             if (scales == .power) for (0..own.count) |row| packPowers(d, own.source + row * row_bytes, k, row, panel);
         },
         else => unreachable,
@@ -109,7 +109,16 @@ inline fn foldTo(comptime length: usize, v: anytype) @Vector(length, u32) {
 /// The half floats at the head of a 32-element block.
 inline fn packHalves(comptime l: Layout, block: [*]const u8, row: usize, slab: [*]u8) void {
     if (l.scales == .half) @memcpy(slab[2 * row ..][0..2], block[0..2]);
-    if (l.has_min) @memcpy(slab[32 + 2 * row ..][0..2], block[2..4]);
+    if (!l.has_min) return;
+    const minimum = if (l.offset == 0) block[2..4].* else centre(l.offset, block);
+    slab[32 + 2 * row ..][0..2].* = minimum;
+}
+
+/// What integer `offset` of a block with a scale and a minimum stands for, in a half float.
+fn centre(comptime offset: f32, block: [*]const u8) [2]u8 {
+    const scale: f16 = @bitCast(block[0..2].*);
+    const minimum: f16 = @bitCast(block[2..4].*);
+    return @bitCast(@as(f16, @floatCast(@as(f32, minimum) + offset * @as(f32, scale))));
 }
 
 /// The half float scales of the rows as whole numbers of powers of two, group by group.

@@ -86,7 +86,7 @@ pub fn Matrix(comptime dtype: ops.DType) type {
                 try expectEqual(wanted[4 * j ..][0..4].*, integers[4 * lane ..][0..4].*);
             }
             const head = layouts.header(l, span);
-            if (l.scales == .unit) try m.expectUnit(row_index, lane, index, span, slab);
+            if (l.scales == .unit or l.scales == .wide) try m.expectUnit(row_index, lane, index, span, slab);
             const scales: [16]f32 = groups[part / 2].scale;
             const minima: [16]f32 = if (l.has_min) groups[part / 2].min else undefined;
             inline for (0..comptime l.subs()) |sub| {
@@ -97,7 +97,11 @@ pub fn Matrix(comptime dtype: ops.DType) type {
                     const wanted_scale = if (l.scales == .super or m.isInReach(row_index, index)) scales[from] else 0;
                     try expectSame(wanted_scale, lanesOf(head.unit)[lane] * @as(f32, @floatFromInt(whole[lane])));
                 }
-                if (l.has_min) try expectSame(minima[from], lanesOf(layouts.minimum(l, head, slab, sub))[lane]);
+                if (l.has_min) {
+                    const is_moved = l.scales != .super and l.offset != 0;
+                    const wanted_min = if (is_moved) @as(f16, @floatCast(minima[from] + scales[from] * l.offset)) else minima[from];
+                    try expectSame(wanted_min, lanesOf(layouts.minimum(l, head, slab, sub))[lane]);
+                }
             }
         }
 

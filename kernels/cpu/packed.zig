@@ -7,11 +7,15 @@
 //! take 4%. Integers that a format looks up in a table are its indices here too.
 //!
 //! Where a format allows it, scales are integers: `weight = unit * (scale * (integer - offset)) + minimum`, one
-//! unit per row and 128 elements, so that the sums over a group of 128 are whole numbers and meet floating point
+//! unit per row and 256 elements, so that the sums over a group of 256 are whole numbers and meet floating point
 //! once. The super-block formats are made that way. Formats with a half float per 32 elements get it here: the
 //! unit is a power of two, the scales are what the halves are in it, rounded to 11 or 12 bits: exact within one
-//! (two) octaves below the largest of the group, else to 1/4096 (1/8192) of that largest. Scales that are powers of
-//! two are exact down to 11 octaves below the largest of the group; what is smaller than that is zero.
+//! (two) octaves below the largest of the group, else to 1/4096 (1/8192) of that largest; to 15 bits, exact within
+//! four octaves, where the sums are of 64 bits. Scales that are powers of two are exact down to 11 octaves below the
+//! largest of the group; what is smaller than that is zero.
+//!
+//! Integers of Q4_1 run from 0; here they are counted from the middle, 8, and a block's minimum is what that one stands
+//! for, rounded to a half float. Smaller integers leave a bit more for the scales, and meet less of their rounding.
 
 const std = @import("std");
 const activations = @import("activations.zig");
@@ -37,6 +41,8 @@ pub const Scales = enum {
     half,
     /// 16-bit integers, one per slab; the header has an exponent per row and group.
     unit,
+    /// The same, for integers of any length: the sums over a group do not fit 32 bits. The tile unit makes up for it.
+    wide,
     /// Powers of two, one per slab: from 1 to 2^11 in a unit of their own per row and group. A byte is the exponent
     /// of a float, 0 a scale of zero; the header has the exponents of the largest.
     power,
@@ -56,24 +62,25 @@ pub const Layout = struct {
     nibble_scales: bool = false,
     signed_scales: bool = false,
     offset: i32 = 0,
-    /// Largest magnitude of an integer, its offset taken away.
+    /// Largest magnitude of an integer of a `unit` format, its offset taken away.
     integer_max: i32 = 0,
     /// The integers that the low bits stand for, the offset added; null where they are the integers.
     table: ?[16]u8 = null,
 
     pub fn of(comptime dtype: ops.DType) Layout {
+        const long: Scales = if (simd.has_amx) .wide else .half;
         return switch (dtype) {
             .q4_0 => .{ .low_bits = 4, .scales = .unit, .offset = 8, .integer_max = 8 },
-            .q4_1 => .{ .low_bits = 4, .scales = .unit, .has_min = true, .integer_max = 15 },
+            .q4_1 => .{ .low_bits = 4, .scales = .unit, .has_min = true, .offset = 8, .integer_max = 8 },
             .q5_0 => .{ .low_bits = 4, .high_bits = 1, .scales = .unit, .offset = 16, .integer_max = 16 },
-            .q5_1 => .{ .low_bits = 4, .high_bits = 1, .scales = .half, .has_min = true },
-            .q8_0 => .{ .low_bits = 8, .scales = .half, .offset = 128 },
+            .q5_1 => .{ .low_bits = 4, .high_bits = 1, .scales = long, .has_min = true },
+            .q8_0 => .{ .low_bits = 8, .scales = long, .offset = 128 },
             .q2_k => .{ .low_bits = 2, .scales = .super, .sub = 16, .has_min = true, .nibble_scales = true },
             .q3_k => .{ .low_bits = 2, .high_bits = 1, .scales = .super, .sub = 16, .signed_scales = true, .offset = 4 },
             .q4_k => .{ .low_bits = 4, .scales = .super, .has_min = true },
             .q5_k => .{ .low_bits = 4, .high_bits = 1, .scales = .super, .has_min = true },
             .q6_k => .{ .low_bits = 4, .high_bits = 2, .scales = .super, .sub = 16, .signed_scales = true, .offset = 32 },
-            .iq4_nl => .{ .low_bits = 4, .scales = .half, .offset = 128, .table = formats.iq4_nl_integers },
+            .iq4_nl => .{ .low_bits = 4, .scales = long, .offset = 128, .table = formats.iq4_nl_integers },
             .mxfp4 => .{ .low_bits = 4, .scales = .power, .offset = 16, .table = formats.mxfp4_integers },
             else => @compileError("not a block format"),
         };
@@ -82,9 +89,9 @@ pub const Layout = struct {
     pub inline fn subs(comptime l: Layout) usize {
         return slab_elements / l.sub;
     }
-    /// Whether sums are whole numbers over groups of 128.
+    /// Whether sums over groups, scales and all, are whole numbers of 32 bits.
     pub inline fn whole(comptime l: Layout) bool {
-        return l.scales != .half;
+        return l.scales != .half and l.scales != .wide;
     }
     /// The largest magnitude that an integer can have, its offset taken away.
     pub fn magnitude(comptime l: Layout) i32 {
@@ -95,21 +102,36 @@ pub const Layout = struct {
         }
         return @max(l.offset, (1 << (l.low_bits + l.high_bits)) - 1 - l.offset);
     }
-    /// The largest scale of a `unit` format: times an integer it must fit a signed high byte and a signed low one.
+    /// The largest whole scale. That of a `unit` format, times an integer, must fit a signed high byte and a signed low
+    /// one.
     pub inline fn scaleMax(comptime l: Layout) i32 {
-        return @divFloor(127 * 256 + 127, l.integer_max);
+        return switch (l.scales) {
+            .half => comptime unreachable,
+            .unit => @divFloor(127 * 256 + 127, l.integer_max),
+            .wide => std.math.maxInt(i16),
+            .power => 1 << power_octaves,
+            .super => if (l.nibble_scales) 15 else if (l.signed_scales) 128 else 63,
+        };
+    }
+    /// Lowest bits of a group's sum that 32 bits have no room for.
+    pub fn sumShift(comptime l: Layout) usize {
+        var largest: i64 = l.scaleMax();
+        largest *= @as(i64, l.magnitude()) * activations.integer_max * activations.group_elements;
+        var dropped: usize = 0;
+        while (largest > std.math.maxInt(i32)) : (dropped += 1) largest >>= 1;
+        return dropped;
     }
     pub inline fn headerBytes(comptime l: Layout) usize {
         return switch (l.scales) {
             .half => 0,
-            .unit, .power => panel_rows,
+            .unit, .wide, .power => panel_rows,
             .super => if (l.has_min) 64 else 32,
         };
     }
     /// Bytes of one slab's scales; its minima, where they are apart, take as many.
     pub inline fn scaleBytes(comptime l: Layout) usize {
         return switch (l.scales) {
-            .half, .unit => 2 * panel_rows,
+            .half, .unit, .wide => 2 * panel_rows,
             .power => panel_rows,
             .super => l.subs() * panel_rows,
         };
@@ -126,11 +148,11 @@ pub const Layout = struct {
     pub inline fn slabBytes(comptime l: Layout) usize {
         return l.highAt() + 64 * @as(usize, l.high_bits);
     }
-    /// Slabs behind one header; the last span of a `unit` or `power` format may have fewer.
+    /// Slabs behind one header; the last span of a `unit`, `wide` or `power` format may have fewer.
     pub inline fn slabsPerSpan(comptime l: Layout) usize {
         return switch (l.scales) {
             .half => 1,
-            .unit, .power => group_slabs,
+            .unit, .wide, .power => group_slabs,
             .super => 8,
         };
     }
@@ -198,7 +220,7 @@ pub const Header = struct { unit: F32, min_unit: F32 };
 pub inline fn header(comptime l: Layout, span: [*]const u8) Header {
     switch (l.scales) {
         .half => return undefined,
-        .unit => {
+        .unit, .wide => {
             const exponents: I32 = @as(@Vector(panel_rows, i8), @bitCast(span[0..panel_rows].*));
             return .{ .unit = @bitCast((exponents +% @as(I32, @splat(127))) << @splat(23)), .min_unit = undefined };
         },
@@ -217,7 +239,7 @@ pub inline fn halfScale(slab: [*]const u8) F32 {
 
 /// The integer scale of each row for part `sub` of a slab.
 pub inline fn wholeScale(comptime l: Layout, slab: [*]const u8, comptime sub: usize) I32 {
-    if (l.scales == .unit) return @as(@Vector(panel_rows, i16), @bitCast(slab[0..32].*));
+    if (l.scales == .unit or l.scales == .wide) return @as(@Vector(panel_rows, i16), @bitCast(slab[0..32].*));
     const bytes: @Vector(panel_rows, u8) = slab[16 * sub ..][0..16].*;
     if (l.scales == .power) return @intFromFloat(@as(F32, @bitCast(@as(I32, bytes) << @splat(23))));
     if (l.nibble_scales) return bytes & @as(@Vector(panel_rows, u8), @splat(15));

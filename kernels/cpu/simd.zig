@@ -148,6 +148,41 @@ inline fn dotVex(accumulator: @Vector(8, i32), u: @Vector(32, u8), s: @Vector(32
 }
 
 /// Whether 16-bit products can be added to 32-bit sums in one instruction.
+/// Whole numbers of 64 bits in 16 lanes: the even lanes of a register of 32 bits, then the odd ones.
+/// As factors they are words, whose upper halves do not count.
+pub const WideSums = struct {
+    parts: [2]Longs,
+
+    const Longs = @Vector(8, i64);
+    const word_bits: @Vector(8, u6) = @splat(32);
+
+    pub const zero: WideSums = .{ .parts = @splat(@splat(0)) };
+
+    pub inline fn of(v: I32) WideSums {
+        const pairs: Longs = @bitCast(v);
+        return .{ .parts = .{ pairs, pairs >> word_bits } };
+    }
+
+    /// `wide + a * b` for a and b of 32 bits.
+    pub inline fn plus(wide: WideSums, a: WideSums, b: WideSums) WideSums {
+        var result: WideSums = undefined;
+        inline for (&result.parts, wide.parts, a.parts, b.parts) |*sum, start, x, y| sum.* = start +% word(x) *% word(y);
+        return result;
+    }
+
+    /// Says that the lower words are all there is, which a product of words needs to know of what comes from memory.
+    inline fn word(v: Longs) Longs {
+        return v << word_bits >> word_bits;
+    }
+
+    /// `wide / 2^bits` rounded down, of which 32 bits are kept.
+    pub inline fn shifted(wide: WideSums, comptime bits: u6) I32 {
+        const low_words: Longs = @splat(0xffff_ffff);
+        const shift: @Vector(8, u6) = @splat(bits);
+        return @bitCast((wide.parts[0] >> shift & low_words) | (wide.parts[1] >> shift << word_bits));
+    }
+};
+
 pub const has_word_dot = has_vnni or has_avx_vnni;
 
 /// `accumulator[lane] + a * b` for a and b that fit 16 bits.

@@ -18,13 +18,14 @@ import {
 } from "./harness.ts";
 import { Random, randomWeights, type WeightDtype } from "./random.ts";
 import { dequantize } from "./reference/dequantize.ts";
-import { multiply, productBounds, quantizeActivations } from "./reference/matmul.ts";
+import { kindOf, multiply, productBounds, quantizeActivations } from "./reference/matmul.ts";
 
 const TOLERANCE = 3e-7;
 
 /** Activations as the op sees them beside weights of this type. */
-function activations(dtype: WeightDtype, rows: Float32Array, k: number): Float64Array {
-  return DTYPES[dtype].blockElements > 1 ? quantizeActivations(rows, k) : Float64Array.from(rows);
+function activations(dtype: WeightDtype, rows: Float32Array, k: number, level: string): Float64Array {
+  if (DTYPES[dtype].blockElements === 1) return Float64Array.from(rows);
+  return quantizeActivations(rows, k, kindOf(level));
 }
 
 for (const dtype of ["q4_k", "q6_k", "q8_0", "q4_0", "bf16", "f16"] as const) {
@@ -46,7 +47,7 @@ for (const dtype of ["q4_k", "q6_k", "q8_0", "q4_0", "bf16", "f16"] as const) {
       // Two rows are held against float64, all numbers of rows against each other.
       for (const row of [3, 69]) {
         const own = rows.subarray(row * k, (row + 1) * k);
-        const expected = multiply(activations(dtype, own, k), values, k);
+        const expected = multiply(activations(dtype, own, k, level), values, k);
         const bounds = productBounds(Float64Array.from(own), values, k);
         const actual = all.f32(out).subarray(row * height, (row + 1) * height);
         expectClose(actual, expected, (i) => TOLERANCE * bounds[i]!, `${level} row ${row}`);
@@ -111,10 +112,12 @@ for (const precision of ["precise", "fast"] as const) {
   });
 }
 
-/** Where a block's integers lie, and where its half float scale. */
-const INTEGERS_AT = {
+/** Where a block's integers lie, and where its half float scale; of Q4_1 also where its minimum. */
+const INTEGERS_AT: Partial<
+  Record<WeightDtype, { first: number; end: number; scale: number; minimum?: number }>
+> = {
   q4_0: { first: 2, end: 18, scale: 0 },
-  q4_1: { first: 4, end: 20, scale: 0 },
+  q4_1: { first: 4, end: 20, scale: 0, minimum: 2 },
   q5_0: { first: 2, end: 22, scale: 0 },
   q8_0: { first: 2, end: 34, scale: 0 },
   q2_k: { first: 16, end: 80, scale: 80 },
@@ -122,31 +125,33 @@ const INTEGERS_AT = {
   q4_k: { first: 16, end: 144, scale: 0 },
   q5_k: { first: 16, end: 176, scale: 0 },
   q6_k: { first: 0, end: 192, scale: 208 },
-} as const;
+};
+
+/** Of the largest of its group: an integer that is all in the low byte, and the largest of those. */
+const LOW_MAX = 127 / 32512;
 
 test("the largest sums that integers can have", () => {
-  for (const [dtype, { first, end, scale }] of Object.entries(INTEGERS_AT) as [
-    keyof typeof INTEGERS_AT,
-    (typeof INTEGERS_AT)["q4_0"],
-  ][]) {
+  for (const dtype of Object.keys(INTEGERS_AT) as WeightDtype[]) {
+    const { first, end, scale, minimum } = INTEGERS_AT[dtype]!;
     const random = new Random(34);
     const k = 512;
     const height = 32;
     const bytes = randomWeights(random, dtype, height, k);
     const { blockBytes } = DTYPES[dtype];
-    // Rows of the smallest integers and rows of the largest; a scale that any layout holds exactly.
+    // Rows of the smallest integers and rows of the largest; a scale and a minimum that any layout holds exactly.
     for (let block = 0; block < bytes.length; block += blockBytes) {
       bytes.fill(Math.floor((block * height) / bytes.length) % 2 === 0 ? 0 : 255, block + first, block + end);
-      new DataView(bytes.buffer, bytes.byteOffset).setFloat16(block + scale, 1, true);
+      const view = new DataView(bytes.buffer, bytes.byteOffset);
+      view.setFloat16(block + scale, 1, true);
+      if (minimum !== undefined) view.setFloat16(block + minimum, 1, true);
     }
     const values = dequantize(dtype, bytes);
     for (const tokens of [1, 3, 8, 16]) {
       // Largest high bytes; largest low bytes of one sign; both.
       const rows = Float32Array.from(
         { length: tokens * k },
-        (_, i) => [1, i % 128 === 0 ? 1 : 63 / 16256, -1][Math.floor(i / k) % 3]!,
+        (_, i) => [1, i % 128 === 0 ? 1 : LOW_MAX, -1][Math.floor(i / k) % 3]!,
       );
-      const expected = multiply(activations(dtype, rows, k), values, k);
       const bounds = productBounds(Float64Array.from(rows), values, k);
       const recording = new Recording();
       const dimension = recording.program.dimension("tokens", tokens);
@@ -155,6 +160,7 @@ test("the largest sums that integers can have", () => {
       const out = matmul(recording.program, { name: "out", x, weights: [weight], keep: true });
       for (const { level, devices } of PRODUCT_LEVELS) {
         const actual = recording.run(devices[1], [tokens]).f32(out);
+        const expected = multiply(activations(dtype, rows, k, level), values, k);
         expectClose(actual, expected, (i) => TOLERANCE * bounds[i]!, `${level} ${dtype} tokens ${tokens}`);
       }
     }
@@ -175,8 +181,8 @@ test("weights that begin at any multiple of two bytes, or of an element's", () =
     const tokens = 3;
     const rows = random.floats(tokens * k);
     const bytes = randomWeights(random, dtype, height, k);
-    const expected = multiply(activations(dtype, rows, k), dequantize(dtype, bytes), k);
-    const bounds = productBounds(Float64Array.from(rows), dequantize(dtype, bytes), k);
+    const values = dequantize(dtype, bytes);
+    const bounds = productBounds(Float64Array.from(rows), values, k);
     for (const shift of dtype === "f32" ? [4, 12] : [2, 6, 8]) {
       const program = new ProgramBuilder();
       const memories = [rows.byteLength, bytes.length + shift].map(
@@ -205,6 +211,7 @@ test("weights that begin at any multiple of two bytes, or of an element's", () =
           const arena = new GuardedMemory(Math.max(64, plan.bytes), "device");
           runWords(device, words, [arena, memories[0]!, memories[1]!], []);
           const actual = new Float32Array(arena.region.slice(place, place + tokens * height * 4).buffer);
+          const expected = multiply(activations(dtype, rows, k, level), values, k);
           expectClose(actual, expected, (i) => TOLERANCE * (bounds[i]! + 2), `${level} ${dtype} at ${shift}`);
         }
       }

@@ -10,10 +10,17 @@ import type { WeightDtype } from "../random.ts";
  */
 export const FAST_ON_CUDA = 2 ** -8;
 
-/** Elements of x that share a scale. */
-const GROUP = 128;
+/** Elements of x, and of re-laid weights, that share a unit. */
+const GROUP = 256;
 const BLOCK = 32;
-const INTEGER_MAX = 127 * 128;
+
+/** How a kind of backend quantises x: elements that share a scale, and what a step of an integer's high byte is. */
+const INTEGERS = { cpu: { group: GROUP, highStep: 256 }, cuda: { group: 128, highStep: 128 } } as const;
+
+/** The kind of backend that a level of the harness is of. */
+export function kindOf(level: string): keyof typeof INTEGERS {
+  return level.startsWith("cuda") ? "cuda" : "cpu";
+}
 
 /** Rounds to the nearest integer, ties to even; for magnitudes below 2^22. */
 function roundToEven(value: number): number {
@@ -24,24 +31,31 @@ function roundToEven(value: number): number {
 }
 
 /**
- * Rows of x as the op sees them beside block-quantised weights: 15-bit integers in groups of 128, f32 scales; `fast`
- * keeps the nearest multiples of 128, but for groups in which one value stands far above the others.
+ * Rows of x as the op sees them beside block-quantised weights: integers of two bytes in groups, f32 scales; `fast`
+ * keeps the nearest high bytes, but for groups in which one value stands far above the others.
  */
 export function quantizeActivations(
   x: Float32Array,
   width: number,
+  kind: keyof typeof INTEGERS,
   activations: ActivationPrecision = "precise",
 ): Float64Array {
+  const { group, highStep } = INTEGERS[kind];
+  const integerMax = 127 * highStep;
   const out = new Float64Array(x.length);
   for (let row = 0; row < x.length; row += width) {
-    for (let start = row; start < row + width; start += GROUP) {
-      const end = Math.min(start + GROUP, row + width);
+    for (let start = row; start < row + width; start += group) {
+      const end = Math.min(start + group, row + width);
       const largest = x.subarray(start, end).reduce((most, value) => Math.max(most, Math.abs(value)), 0);
       const squares = x.subarray(start, end).reduce((sum, value) => sum + value * value, 0);
-      const hasLow = activations === "precise" || largest ** 2 > 8 ** 2 * (squares / GROUP);
-      const kept = (integer: number) => (hasLow ? integer : Math.floor((integer + 64) / 128) * 128);
-      const inverse = largest > 0 ? Math.fround(INTEGER_MAX / largest) : 0;
-      const scale = Math.fround(largest / INTEGER_MAX);
+      const hasLow = activations === "precise" || largest ** 2 > 8 ** 2 * (squares / group);
+      const kept = (integer: number) => {
+        const high = Math.floor(integer / highStep + 0.5) * highStep;
+        // A low byte of -128 is one of -127.
+        return hasLow ? Math.max(integer, high - 127) : high;
+      };
+      const inverse = largest > 0 ? Math.fround(integerMax / largest) : 0;
+      const scale = Math.fround(largest / integerMax);
       for (let i = start; i < end; i++) out[i] = kept(roundToEven(Math.fround(x[i]! * inverse))) * scale;
     }
   }
@@ -92,7 +106,11 @@ export function productBounds(x: Float64Array, weights: Float64Array, k: number)
 const POWER_OCTAVES = 11;
 
 /** Largest magnitude of an integer of the formats whose half-float scales become whole numbers when re-laid. */
-const WHOLE_SCALES: Partial<Record<WeightDtype, number>> = { q4_0: 8, q4_1: 15, q5_0: 16 };
+const WHOLE_SCALES: Partial<Record<WeightDtype, number>> = { q4_0: 8, q4_1: 8, q5_0: 16 };
+/** Integers of Q4_1 are counted from here, and a block's minimum becomes what this one stands for, in a half float. */
+const Q4_1_CENTRE = 8;
+/** Formats with whole numbers of 15 bits for scales where the tile unit multiplies them. */
+const LONG_SCALES: readonly WeightDtype[] = ["q5_1", "q8_0", "iq4_nl"];
 
 /** `value = fraction * 2^exponent`, the fraction at least 1/2 and below 1. */
 function exponentOf(value: number): number {
@@ -104,19 +122,22 @@ function exponentOf(value: number): number {
 
 /**
  * Weights as the re-laid copy holds them. Scales of 32 elements are there whole numbers of one power of two per row
- * and 128 elements, the finest in which the largest, times the format's largest integer, fits a high byte of 256s
- * and a low byte, both signed. Scales that are powers of two stay as they are, but for those far below the largest.
+ * and 256 elements, the finest in which the largest, times the format's largest integer, fits a high byte of 256s
+ * and a low byte, both signed, or fits 15 bits by itself. Scales that are powers of two stay as they are, but for those
+ * far below the largest.
  */
 export function relaidWeights(
   dtype: WeightDtype,
   bytes: Uint8Array,
   values: Float64Array,
   k: number,
+  level: string,
 ): Float64Array {
   if (dtype === "mxfp4") return relaidPowers(bytes, values, k);
   const integerMax = WHOLE_SCALES[dtype];
-  if (integerMax === undefined) return values;
-  const limit = Math.floor((127 * 256 + 127) / integerMax);
+  const isLong = level.startsWith("x86_64_v4_amx") && LONG_SCALES.includes(dtype);
+  if (integerMax === undefined && !isLong) return values;
+  const limit = integerMax === undefined ? 32767 : Math.floor((127 * 256 + 127) / integerMax);
   const { blockBytes } = DTYPES[dtype];
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const half = (at: number) => view.getFloat16(at, true);
@@ -134,9 +155,12 @@ export function relaidWeights(
         const scale = scales[i]!;
         if (scale === 0) continue;
         const whole = Math.sign(scale) * Math.round(Math.abs(scale) / 2 ** exponent);
-        const minimum = dtype === "q4_1" ? half(block * blockBytes + 2) : 0;
+        const minimum = dtype === "q4_1" || dtype === "q5_1" ? half(block * blockBytes + 2) : 0;
+        const from = dtype === "q4_1" ? Q4_1_CENTRE : 0;
+        const centre = from === 0 ? minimum : Math.f16round(minimum + from * scale);
         for (let j = block * BLOCK; j < (block + 1) * BLOCK; j++) {
-          out[j] = ((values[j]! - minimum) / scale) * whole * 2 ** exponent + minimum;
+          const integer = (values[j]! - minimum) / scale;
+          out[j] = (integer - from) * whole * 2 ** exponent + centre;
         }
       }
     }
