@@ -104,6 +104,8 @@ const Step = struct {
     x: activations.Group,
     /// Which half of the group it is, and whether there is none behind it.
     half: usize = 0,
+    /// Whether the group is the panel's first.
+    in_first_group: bool = true,
     ends_group: bool = false,
     bytes: Bytes = .both,
     row: usize = 0,
@@ -139,7 +141,8 @@ fn Product(comptime l: Layout, comptime tokens: usize) type {
         halves: [4]Half(way) = undefined,
         /// Of the half whose sums leave the tiles and of the one that is scaled.
         sums: [2]Sums = undefined,
-        /// Of the group that is scaled, as far as it is.
+        /// Of the group that is scaled, as far as it is, and of the panel. A first step overwrites what is there: to clear
+        /// all tokens' at once would be a call, which costs as much as a step.
         group: [tokens]GroupSum = undefined,
         totals: [tokens]F32 = undefined,
 
@@ -158,8 +161,6 @@ fn Product(comptime l: Layout, comptime tokens: usize) type {
             const work = product.work;
             var cursor: Cursor(l) = .{ .work = work };
             const none: Step = .{ .x = work.a.x_groups.first(work.first_token) };
-            product.group = @splat(.zero);
-            product.totals = @splat(@splat(0));
             var multiplied = none;
             var leaving = none;
             var scaled = none;
@@ -169,7 +170,7 @@ fn Product(comptime l: Layout, comptime tokens: usize) type {
                 switch (scaled.bytes) {
                     inline else => |bytes| product.step(bytes, index, unpacked, multiplied, scaled),
                 }
-                if (scaled.is_last or scaled.slabs == 0) product.store(scaled);
+                if (scaled.is_last) product.store(scaled);
                 scaled = leaving;
                 leaving = multiplied;
                 multiplied = unpacked;
@@ -257,18 +258,18 @@ fn Product(comptime l: Layout, comptime tokens: usize) type {
         inline fn addScaled(product: *Self, comptime bytes: Bytes, comptime t: usize, from: Step, half: *const Half(way), sums: *const Sums) void {
             const record = &from.x.records[t];
             if (l.has_min) {
-                var total = product.totals[t];
+                var total: F32 = if (from.in_first_group and from.half == 0) @splat(0) else product.totals[t];
                 inline for (half.min, 0..) |min, part| {
                     const values: [*]const f32 = if (way.minima == half_slabs) &record.total_32 else &record.total_16;
                     total = math.mulAdd(min, @as(F32, @splat(values[from.half * way.minima + part])), total);
                 }
                 product.totals[t] = total;
             }
-            const group = scaledSum(bytes, t, from, half, sums, product.group[t]);
+            const group = scaledSum(bytes, t, from, half, sums, if (from.half == 0) .zero else product.group[t]);
             if (from.ends_group) {
                 const sum = if (way.wide) packed_panels.wideSum(l, group) else packed_panels.wholeSum(l, group.high, group.low);
-                product.totals[t] = math.mulAdd(sum, half.unit * @as(F32, @splat(record.scale)), product.totals[t]);
-                product.group[t] = .zero;
+                const before: F32 = if (!l.has_min and from.in_first_group) @splat(0) else product.totals[t];
+                product.totals[t] = math.mulAdd(sum, half.unit * @as(F32, @splat(record.scale)), before);
             } else product.group[t] = group;
         }
 
@@ -297,14 +298,12 @@ fn Product(comptime l: Layout, comptime tokens: usize) type {
             return if (way.words) simd.addWordProducts(total, sum, scale) else total +% sum *% scale;
         }
 
-        /// Stores the totals of a panel, those of a real one, and begins the next.
-        fn store(product: *Self, last: Step) void {
+        /// Stores the totals of a panel.
+        fn store(product: *const Self, last: Step) void {
             const work = product.work;
-            if (last.is_last) for (product.totals[0..work.tokens], work.first_token..) |total, token| {
+            for (product.totals[0..work.tokens], work.first_token..) |total, token| {
                 matmul.storeLanes(work.a, work.segment, last.row, token, total);
-            };
-            product.group = @splat(.zero);
-            product.totals = @splat(@splat(0));
+            }
         }
 
         comptime {
@@ -344,6 +343,7 @@ fn Cursor(comptime l: Layout) type {
                 .head = cursor.head,
                 .x = cursor.x,
                 .half = half,
+                .in_first_group = cursor.slab < layouts.group_slabs,
                 .ends_group = half == 1 or is_last,
                 .bytes = rows.bytesOf(cursor.x, work.tokens),
                 .row = work.first_row + cursor.panel * layouts.panel_rows,
@@ -362,7 +362,7 @@ fn Cursor(comptime l: Layout) type {
 }
 
 inline fn requestAhead(comptime l: Layout, slab: [*]const u8) void {
-    inline for (0..l.slabBytes() / 64) |line| {
+    inline for (0..comptime (l.slabBytes() + 63) / 64) |line| {
         @prefetch(slab + 4096 + 64 * line, .{ .locality = 2 });
         @prefetch(slab + 1152 + 64 * line, .{ .locality = 3 });
     }

@@ -188,7 +188,7 @@ inline fn addGroup(
 inline fn requestAhead(comptime l: Layout, comptime tokens: usize, slab: [*]const u8) void {
     const far = if (tokens < 4) 2048 else 4096;
     const near = if (tokens < 4) 576 else 1152;
-    inline for (0..l.slabBytes() / 64) |line| {
+    inline for (0..comptime (l.slabBytes() + 63) / 64) |line| {
         @prefetch(slab + far + 64 * line, .{ .locality = 2 });
         @prefetch(slab + near + 64 * line, .{ .locality = 3 });
     }

@@ -147,7 +147,6 @@ inline fn dotVex(accumulator: @Vector(8, i32), u: @Vector(32, u8), s: @Vector(32
     );
 }
 
-/// Whether 16-bit products can be added to 32-bit sums in one instruction.
 /// Whole numbers of 64 bits in 16 lanes: the even lanes of a register of 32 bits, then the odd ones.
 /// As factors they are words, whose upper halves do not count.
 pub const WideSums = struct {
@@ -183,6 +182,7 @@ pub const WideSums = struct {
     }
 };
 
+/// Whether 16-bit products can be added to 32-bit sums in one instruction.
 pub const has_word_dot = has_vnni or has_avx_vnni;
 
 /// `accumulator[lane] + a * b` for a and b that fit 16 bits.

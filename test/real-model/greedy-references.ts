@@ -12,7 +12,7 @@ export interface Reference {
   readonly margins: readonly number[];
 }
 
-/** A lead below this may be lost to the rounding of f16 keys and 15-bit activations. */
+/** A lead below this may be lost to the rounding of f16 keys and 16-bit activations. */
 const MARGIN_MIN = 0.01;
 
 export const REFERENCES = readFileSync(join(import.meta.dir, "smollm2-greedy.jsonl"), "utf8")
