@@ -124,7 +124,7 @@ fn Product(comptime dtype: ops.DType) type {
                 var token: usize = 0;
                 while (token < tokens) : (token += activations.tile_tokens) switch (how) {
                     .together => mmla.runTile(l, &a, &segment, panel, row, token),
-                    .alone => packed_panels.multiply(l, 1, &a, &segment, panel, row, token, 1),
+                    .alone => packed_panels.multiply(l, 1, 1, &a, &segment, .{panel}, .{row}, token, 1),
                 };
             }
         }

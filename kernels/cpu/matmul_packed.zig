@@ -22,6 +22,15 @@ const slab_registers = layouts.slab_registers;
 /// Tokens in registers at once; narrower machines have fewer and smaller registers.
 const register_tokens = if (simd.has_avx512) 8 else 2;
 
+/// Up to so many tokens meet two panels at a time.
+const paired_panels_tokens_max = 2;
+
+/// Whether that is faster: 3% where most of the time goes into reading and a slab is short; none of longer slabs, and
+/// more scales make it slower.
+fn pairsPanels(comptime l: Layout) bool {
+    return l.low_bits == 4 and l.sub == layouts.slab_elements;
+}
+
 /// Bytes of activations that should stay in the second-level cache while several panels use them.
 const resident_bytes = 768 << 10;
 
@@ -38,6 +47,7 @@ pub fn run(a: *const matmul.Arguments, segment: *const matmul.Segment, panels: [
                     return runFew(l, a, segment, panels + first / layouts.panel_rows * panel_bytes, panel_count, first, 0);
                 }
             };
+            if ((comptime pairsPanels(l)) and a.tokens <= paired_panels_tokens_max) return runPairs(l, a, segment, panels, first, end);
             const block_tokens = residentTokens(a);
             var block: usize = 0;
             while (block < a.tokens) : (block += block_tokens) {
@@ -49,6 +59,26 @@ pub fn run(a: *const matmul.Arguments, segment: *const matmul.Segment, panels: [
                     while (token < block_end) : (token += activations.tile_tokens) runTile(l, a, segment, panel, row, token);
                 }
             }
+        },
+        else => unreachable,
+    }
+}
+
+/// Few tokens and two panels at a time, one of the first half of all and one of the second: the processor reads ahead
+/// in both.
+fn runPairs(comptime l: Layout, a: *const matmul.Arguments, segment: *const matmul.Segment, panels: [*]const u8, first: usize, end: usize) void {
+    const panel_bytes = l.panelBytes(a.k);
+    const count = std.math.divCeil(usize, end - first, layouts.panel_rows) catch unreachable;
+    const half = count / 2;
+    const first_panel = panels + first / layouts.panel_rows * panel_bytes;
+    switch (a.tokens) {
+        inline 1...paired_panels_tokens_max => |tokens| {
+            for (0..half, half..) |i, j| {
+                const rows = .{ first + i * layouts.panel_rows, first + j * layouts.panel_rows };
+                multiply(l, 2, tokens, a, segment, .{ first_panel + i * panel_bytes, first_panel + j * panel_bytes }, rows, 0, tokens);
+            }
+            const last = 2 * half;
+            if (last < count) multiply(l, 1, tokens, a, segment, .{first_panel + last * panel_bytes}, .{first + last * layouts.panel_rows}, 0, tokens);
         },
         else => unreachable,
     }
@@ -81,42 +111,46 @@ pub fn runTile(comptime l: Layout, a: *const matmul.Arguments, segment: *const m
     var done: usize = 0;
     while (done < size) : (done += register_tokens) {
         switch (@min(register_tokens, size - done)) {
-            inline 1...register_tokens => |tokens| multiply(l, tokens, a, segment, panel, row, token + done, stride),
+            inline 1...register_tokens => |tokens| multiply(l, 1, tokens, a, segment, .{panel}, .{row}, token + done, stride),
             else => unreachable,
         }
     }
 }
 
-/// `stride`: tokens for which the tile has room, the step from one group to the next.
+/// Some panels, which begin with these rows. `stride`: tokens for which the tile has room, the step from one group to
+/// the next.
 pub fn multiply(
     comptime l: Layout,
+    comptime panel_count: usize,
     comptime tokens: usize,
     a: *const matmul.Arguments,
     segment: *const matmul.Segment,
-    panel: [*]const u8,
-    row: usize,
+    panels: [panel_count][*]const u8,
+    rows: [panel_count]usize,
     token: usize,
     stride: usize,
 ) void {
     @setEvalBranchQuota(100_000);
     const from_memory = a.tokens <= activations.tile_tokens;
-    var acc: [tokens]F32 = @splat(@splat(0));
+    var acc: [panel_count][tokens]F32 = @splat(@splat(@splat(0)));
     var x = a.x_groups.first(token);
-    var span = panel;
+    var spans = panels;
     var slabs = a.k / layouts.slab_elements;
     while (slabs > 0) {
-        const head = layouts.header(l, span);
-        span += l.headerBytes();
         // Formats in blocks of 32 may end in the middle of a group.
         const present = if (l.scales == .super) layouts.group_slabs else @min(slabs, layouts.group_slabs);
         switch (a.x_groups.bytesOf(x, tokens)) {
-            inline else => |bytes| addGroup(l, bytes, tokens, head, span, present, from_memory, x, &acc),
+            inline else => |bytes| inline for (&spans, &acc) |*span, *sums| {
+                addGroup(l, bytes, tokens, layouts.header(l, span.*), span.* + l.headerBytes(), present, from_memory, x, sums);
+                span.* += l.headerBytes() + present * l.slabBytes();
+            },
         }
-        span += present * l.slabBytes();
         slabs -= present;
         x = x.after(stride);
     }
-    inline for (0..tokens) |t| matmul.storeLanes(a, segment, row, token + t, acc[t]);
+    inline for (rows, acc) |row, sums| {
+        inline for (0..tokens) |t| matmul.storeLanes(a, segment, row, token + t, sums[t]);
+    }
 }
 
 /// Adds the products of one group's slabs.

@@ -52,9 +52,11 @@ export const OPS = {
    * `out[tokens, n0+n1+n2] = concat_i(x[tokens, k] @ weight_i[n_i, k]^T + bias_i) (+ residual)`.
    * One to three weights of any dtype share one pass over x (fused QKV, gate/up). Rows of block-quantised
    * weights are multiplied with x quantised to integers of two bytes, rounded to nearest even, that share a scale: on
-   * the CPU in groups of 256 (scale = largest magnitude / 32512), on a GPU of 128 (largest magnitude / 16256); f32, f16 and bf16 weights with f32 x, which a unit for bfloat16 takes in three
-   * parts that add up to it, as it does f16 weights in two. Programs made with `repack` round the scales of q4_0, q4_1
-   * and q5_0 to 11 or 12 bits of the largest of 256 elements, and for a tile unit those of q5_1, q8_0 and iq4_nl to 15.
+   * the CPU in groups of 256 (scale = largest magnitude / 32512), on a GPU of 128 (largest magnitude / 16256). f32, f16
+   * and bf16 weights are multiplied with f32 x, which a unit for bfloat16 takes in three parts that add up to it, as it
+   * does f16 weights in two. Programs made with `repack` round the scales of q4_0, q4_1 and q5_0 to 11 or 12 bits of the
+   * largest of 256 elements, for a tile unit those of q5_1, q8_0 and iq4_nl to 15; and of q4_1 what integer 8 of a block
+   * stands for to a half float, from which its integers are counted.
    * activations: 0 as said (`precise`); 1 (`fast`) lets a backend round x to what its units multiply fastest: the
    * CPU keeps the upper 8 bits beside block-quantised weights, but for groups whose largest magnitude is
    * above 8 times the root of their mean square, and on its tile unit one bfloat16 beside bf16 and f16 weights; a GPU
