@@ -150,7 +150,7 @@ fn unpack(comptime l: Layout, span: [*]const u8, slabs: usize, next: usize, grou
     group.unit = packed_panels.unitOf(l, head);
     var slab = span + l.headerBytes();
     for (0..slabs) |index| {
-        inline for (0..l.slabBytes() / 64) |line| @prefetch(slab + next + 64 * line, .{ .locality = 2 });
+        inline for (0..l.slabLines()) |line| @prefetch(slab + next + 64 * line, .{ .locality = 2 });
         inline for (0..l.subs()) |sub| {
             const factor: scaled_weights.Factor = .of(l, layouts.wholeScale(l, slab, sub));
             const registers = comptime slab_registers / l.subs();

@@ -223,7 +223,7 @@ fn Product(comptime l: Layout, comptime tokens: usize) type {
 
         inline fn unpack(from: Step, comptime slab: usize, half: *Half(way)) void {
             const at = from.first + slab * l.slabBytes();
-            requestAhead(l, at);
+            packed_panels.requestAhead(l, tokens, at);
             const weights = slab * slab_registers;
             const part = slab_registers / l.subs();
             inline for (0..l.subs()) |sub| {
@@ -359,11 +359,4 @@ fn Cursor(comptime l: Layout) type {
             return step;
         }
     };
-}
-
-inline fn requestAhead(comptime l: Layout, slab: [*]const u8) void {
-    inline for (0..comptime (l.slabBytes() + 63) / 64) |line| {
-        @prefetch(slab + 4096 + 64 * line, .{ .locality = 2 });
-        @prefetch(slab + 1152 + 64 * line, .{ .locality = 3 });
-    }
 }

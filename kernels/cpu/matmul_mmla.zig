@@ -50,7 +50,7 @@ pub const Group = struct {
         if (l.whole()) group.scale[0] = packed_panels.unitOf(l, head);
         for (0..slabs) |index| {
             const slab = first + index * l.slabBytes();
-            inline for (0..l.slabBytes() / 64) |line| @prefetch(slab + 4096 + 64 * line, .{ .locality = 3 });
+            inline for (0..l.slabLines()) |line| @prefetch(slab + 4096 + 64 * line, .{ .locality = 3 });
             inline for (0..layouts.slab_registers / 2) |i| {
                 const left = quads(l, slab, 2 * i);
                 const right = quads(l, slab, 2 * i + 1);

@@ -219,10 +219,10 @@ inline fn addGroup(
 /// Weights that only one tile of tokens meets come from memory. Asks for them in time, into the second-level cache,
 /// since a request for the first would hold one of its few line buffers until the memory answers; and then into the
 /// first, since the arithmetic leaves the processor no room to look so far ahead: the less, the more tokens there are.
-inline fn requestAhead(comptime l: Layout, comptime tokens: usize, slab: [*]const u8) void {
+pub inline fn requestAhead(comptime l: Layout, comptime tokens: usize, slab: [*]const u8) void {
     const far = if (tokens < 4) 2048 else 4096;
     const near = if (tokens < 4) 576 else 1152;
-    inline for (0..comptime (l.slabBytes() + 63) / 64) |line| {
+    inline for (0..l.slabLines()) |line| {
         @prefetch(slab + far + 64 * line, .{ .locality = 2 });
         @prefetch(slab + near + 64 * line, .{ .locality = 3 });
     }

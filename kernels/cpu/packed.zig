@@ -15,7 +15,8 @@
 //! largest of the group; what is smaller than that is zero.
 //!
 //! Integers of Q4_1 run from 0; here they are counted from the middle, 8, and a block's minimum is what that one stands
-//! for, rounded to a half float. Smaller integers leave a bit more for the scales, and meet less of their rounding.
+//! for, rounded to a half float (beyond 65504, where no model's weights are, it is infinite). Smaller integers leave a
+//! bit more for the scales, and meet less of their rounding.
 
 const std = @import("std");
 const activations = @import("activations.zig");
@@ -147,6 +148,10 @@ pub const Layout = struct {
     }
     pub inline fn slabBytes(comptime l: Layout) usize {
         return l.highAt() + 64 * @as(usize, l.high_bits);
+    }
+    /// Cache lines that a slab begins or goes on in, if it begins with one: what to ask for ahead.
+    pub inline fn slabLines(comptime l: Layout) usize {
+        return comptime std.math.divCeil(usize, l.slabBytes(), std.atomic.cache_line) catch unreachable;
     }
     /// Slabs behind one header; the last span of a `unit`, `wide` or `power` format may have fewer.
     pub inline fn slabsPerSpan(comptime l: Layout) usize {
