@@ -184,36 +184,40 @@ inline fn halves(p: [*]const u8) F32 {
     return math.widenHalf(@as(@Vector(16, u16), @bitCast(p[0..32].*)));
 }
 
-inline fn register(p: [*]const u8, comptime index: usize) U8 {
-    return p[64 * index ..][0..64].*;
-}
+/// Bits of register j, and where in a slab's register they lie.
+const Source = struct {
+    at: usize,
+    field: simd.BitField,
 
-inline fn mask(v: U8, comptime bits: u8) U8 {
-    return v & @as(U8, @splat(bits));
-}
+    inline fn read(comptime source: Source, slab: [*]const u8) U8 {
+        return slab[source.at..][0..64].*;
+    }
+};
 
-/// Moves bits of every byte by `distance` to the left (right when negative); the caller masks.
-inline fn shift(v: U8, comptime distance: comptime_int) U8 {
-    return if (distance >= 0) v << @splat(distance) else v >> @splat(-distance);
+/// The low or the high bits of register j.
+fn sourceOf(first: usize, bits: usize, to: u3, j: usize) Source {
+    const registers = slab_registers * bits / 8;
+    return .{ .at = first + 64 * (j % registers), .field = .{ .from = @intCast(bits * (j / registers)), .count = @intCast(bits), .to = to } };
 }
 
 /// Register j of a slab as unsigned bytes.
 pub inline fn integers(comptime l: Layout, slab: [*]const u8, comptime j: usize) U8 {
-    const low = slab + comptime l.lowAt();
-    const high = slab + comptime l.highAt();
-    const base = switch (l.low_bits) {
-        8 => register(low, j),
-        4 => mask(shift(register(low, j % 4), if (j < 4) 0 else -4), 15),
-        2 => mask(shift(register(low, j % 2), -2 * @as(comptime_int, j / 2)), 3),
-        else => comptime unreachable,
-    };
-    const top = @as(comptime_int, l.low_bits);
-    return switch (l.high_bits) {
-        0 => if (l.table) |table| simd.lookup(table, base) else base,
-        1 => base | mask(shift(register(high, 0), top - @as(comptime_int, j)), 1 << top),
-        2 => base | mask(shift(register(high, j % 2), top - 2 * @as(comptime_int, j / 2)), 3 << top),
-        else => comptime unreachable,
-    };
+    const low = comptime sourceOf(l.lowAt(), l.low_bits, 0, j);
+    if (l.low_bits == 8) return low.read(slab);
+    const base = simd.moveBits(low.read(slab), low.field);
+    if (l.high_bits == 0) return if (l.table) |table| simd.lookup(table, base) else base;
+    const high = comptime sourceOf(l.highAt(), l.high_bits, @intCast(l.low_bits), j);
+    return base | simd.moveBits(high.read(slab), high.field);
+}
+
+/// The same as signed bytes, the offset taken away.
+pub inline fn centeredIntegers(comptime l: Layout, slab: [*]const u8, comptime j: usize) U8 {
+    const is_middle = l.table == null and l.low_bits < 8 and l.offset == 1 << (l.low_bits + l.high_bits - 1);
+    if (!is_middle or !simd.moves_centered) return integers(l, slab, j) -% @as(U8, @splat(l.offset));
+    const low = comptime sourceOf(l.lowAt(), l.low_bits, 0, j);
+    if (l.high_bits == 0) return simd.moveCentered(low.read(slab), low.field);
+    const high = comptime sourceOf(l.highAt(), l.high_bits, @intCast(l.low_bits), j);
+    return simd.moveBits(low.read(slab), low.field) | simd.moveCentered(high.read(slab), high.field);
 }
 
 /// Octaves below the largest scale of a group that the scales of a `power` format reach.

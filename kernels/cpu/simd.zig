@@ -21,6 +21,7 @@ pub const has_vnni = has_avx512 and hasX86(.avx512vnni);
 const has_avx_vnni = has_avx2 and !has_avx512 and hasX86(.avxvnni);
 pub const has_amx = hasX86(.amx_tile) and hasX86(.amx_int8);
 pub const has_bf16_tiles = has_amx and hasX86(.amx_bf16);
+const has_bit_matrices = has_avx512 and hasX86(.gfni);
 pub const has_dotprod = is_arm and aarch64.featureSetHas(builtin.cpu.features, .dotprod);
 pub const has_i8mm = is_arm and aarch64.featureSetHas(builtin.cpu.features, .i8mm);
 
@@ -182,13 +183,61 @@ pub const WideSums = struct {
     }
 };
 
+/// Some bits of a byte, and where they go.
+pub const BitField = struct { from: u3, count: u4, to: u3 };
+
+/// A field of every byte alone, in its new place.
+pub inline fn moveBits(v: U8, comptime field: BitField) U8 {
+    const ones = ((1 << field.count) - 1) << field.to;
+    if (has_bit_matrices and field.from != field.to) return timesBitMatrix(v, bitMatrix(field, false), 0);
+    const moved = if (field.to >= field.from) v << @splat(field.to - field.from) else v >> @splat(field.from - field.to);
+    return moved & @as(U8, @splat(ones));
+}
+
+/// Whether `moveCentered` is one instruction.
+pub const moves_centered = has_bit_matrices;
+
+/// The same of the highest bits of a number that counts from the middle of its range, as a signed number has them.
+pub inline fn moveCentered(v: U8, comptime field: BitField) U8 {
+    const sign = @as(u8, 0xff) << (field.to + field.count - 1);
+    return timesBitMatrix(v, bitMatrix(field, true), sign);
+}
+
+/// `repeats`: the field's highest bit is also what lies above it.
+fn bitMatrix(comptime field: BitField, comptime repeats: bool) u64 {
+    var matrix: u64 = 0;
+    for (field.to..8) |bit| {
+        if (!repeats and bit >= field.to + field.count) break;
+        // The row of the lowest bit is the last byte.
+        matrix |= @as(u64, 1) << (8 * (7 - bit) + field.from + @min(bit - field.to, field.count - 1));
+    }
+    return matrix;
+}
+
+/// Every byte times a matrix of bits, plus a byte, modulo 2.
+inline fn timesBitMatrix(v: U8, comptime matrix: u64, comptime plus: u8) U8 {
+    return asm (std.fmt.comptimePrint("vgf2p8affineqb ${d}, %[matrix], %[v], %[to]", .{plus})
+        : [to] "=v" (-> U8),
+        : [v] "v" (v),
+          [matrix] "v" (@as(@Vector(8, u64), @splat(matrix))),
+    );
+}
+
 /// Whether 16-bit products can be added to 32-bit sums in one instruction.
 pub const has_word_dot = has_vnni or has_avx_vnni;
 
 /// `accumulator[lane] + a * b` for a and b that fit 16 bits.
 pub inline fn addWordProducts(accumulator: I32, a: I32, b: I32) I32 {
-    // The instruction multiplies both words of a lane: the upper ones with zero.
-    const words = b & @as(I32, @splat(0xffff));
+    return addLowWordProducts(accumulator, a, lowWords(b));
+}
+
+/// The lower word of each lane; the upper one is zero.
+pub inline fn lowWords(v: I32) I32 {
+    return v & @as(I32, @splat(0xffff));
+}
+
+/// `addWordProducts` with the `lowWords` of b: the instruction multiplies both words of a lane, the upper ones with zero.
+pub inline fn addLowWordProducts(accumulator: I32, a: I32, words: I32) I32 {
     if (has_vnni) {
         return asm ("vpdpwssd %[b], %[a], %[acc]"
             : [acc] "=v" (-> I32),
@@ -201,7 +250,7 @@ pub inline fn addWordProducts(accumulator: I32, a: I32, b: I32) I32 {
         wordsVex(extract(accumulator, 0, 8), extract(a, 0, 8), extract(words, 0, 8)),
         wordsVex(extract(accumulator, 8, 8), extract(a, 8, 8), extract(words, 8, 8)),
     );
-    return accumulator +% a *% b;
+    return accumulator +% a *% (words << @splat(16) >> @splat(16));
 }
 
 inline fn wordsVex(accumulator: @Vector(8, i32), a: @Vector(8, i32), b: @Vector(8, i32)) @Vector(8, i32) {

@@ -42,7 +42,7 @@ const X86_LEVELS: readonly Level[] = [
     flags: ["avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"],
   },
   { name: "x86_64_v4_vnni", base: "x86_64_v4", flags: ["avx512_vnni", "avx512vbmi"] },
-  { name: "x86_64_v4_amx", base: "x86_64_v4_vnni", flags: ["amx_tile", "amx_int8", "amx_bf16"] },
+  { name: "x86_64_v4_amx", base: "x86_64_v4_vnni", flags: ["amx_tile", "amx_int8", "amx_bf16", "gfni"] },
 ];
 
 const ARM_LEVELS: readonly Level[] = [
