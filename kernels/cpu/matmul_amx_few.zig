@@ -194,6 +194,9 @@ fn Product(comptime l: Layout, comptime tokens: usize) type {
 
         inline fn step(product: *Self, comptime half: usize, unpacked: Part, multiplied: Part, leaving: *Sums, scaled: Part) void {
             @setEvalBranchQuota(100_000);
+            // The other ways take the sums of the low bytes along, zero or not.
+            const skips_low = !way.scaled and !way.wide;
+            if (!skips_low) return product.stepBytes(.both, half, unpacked, multiplied, leaving, scaled);
             switch (scaled.span.bytes) {
                 inline else => |bytes| product.stepBytes(bytes, half, unpacked, multiplied, leaving, scaled),
             }
