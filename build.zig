@@ -24,7 +24,7 @@ const v3 = v2 ++ [_]std.Target.x86.Feature{ .avx2, .bmi, .bmi2, .f16c, .fma, .lz
 const v3_vnni = v3 ++ [_]std.Target.x86.Feature{.avxvnni};
 const v4 = v3 ++ [_]std.Target.x86.Feature{ .avx512f, .avx512bw, .avx512cd, .avx512dq, .avx512vl };
 const v4_vnni = v4 ++ [_]std.Target.x86.Feature{ .avx512vnni, .avx512vbmi };
-const v4_amx = v4_vnni ++ [_]std.Target.x86.Feature{ .amx_tile, .amx_int8, .amx_bf16 };
+const v4_amx = v4_vnni ++ [_]std.Target.x86.Feature{ .amx_tile, .amx_int8, .amx_bf16, .gfni };
 
 /// From the least to the most demanding.
 const levels = [_]Level{

@@ -5,6 +5,7 @@ test {
     _ = @import("cpu/math.zig");
     _ = @import("cpu/activations.zig");
     _ = @import("cpu/float_panels.zig");
+    _ = @import("cpu/simd.zig");
     _ = @import("cpu/matmul_float_tiles.zig");
     _ = @import("cpu/bf16_planes.zig");
     _ = @import("cpu/philox.zig");

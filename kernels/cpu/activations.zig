@@ -49,6 +49,9 @@ const vectors = group_elements / 16;
 pub const Integers = extern struct {
     high: [group_elements]i8 align(64),
     low: [group_elements]i8,
+    /// `256 * high + low` of elements 0, 2, 1 and 3 of each four: what bytes of weights meet whose products of a byte
+    /// 16 bits would not hold.
+    both: [if (simd.adds_byte_pairs) group_elements else 0]i16,
 };
 
 /// What else is known of them. The sums serve weight formats with offsets or minima, by 16 and by 32 elements. What
@@ -60,7 +63,8 @@ pub const Record = extern struct {
     /// Sums of the values.
     total_32: [8]f32,
     total_16: [16]f32,
-    /// Sums of the high and of the low bytes, negated: what an offset of 1 takes away.
+    /// Sums of the high and of the low bytes, negated: what an offset of 1 takes away. Where bytes are added by twos,
+    /// two words: of the first and of the second two of each four elements.
     less_high_32: [8]i32,
     less_low_32: [8]i32,
     less_high_16: [16]i32,
@@ -69,7 +73,7 @@ pub const Record = extern struct {
     less_both_32: [8]i32,
 
     comptime {
-        std.debug.assert(@sizeOf(Integers) == 8 * 64 and @sizeOf(Record) == 6 * 64);
+        std.debug.assert(@sizeOf(Integers) % 64 == 0 and @sizeOf(Record) == 6 * 64);
     }
 };
 
@@ -198,21 +202,22 @@ fn quantizeGroup(comptime precision: Precision, x: *const [group_elements]f32, g
         const low = if (has_low) @max(integers -% (high << @splat(low_bits)), @as(I32, @splat(-byte_max))) else @as(I32, @splat(0));
         group.high[16 * i ..][0..16].* = @as(@Vector(16, i8), @truncate(high));
         group.low[16 * i ..][0..16].* = @as(@Vector(16, i8), @truncate(low));
+        if (simd.adds_byte_pairs) group.both[16 * i ..][0..16].* = @as(@Vector(16, i16), @truncate(middleSwapped(joined(high, low))));
     }
     record.scale = scale;
     inline for (0..group_elements / 64) |part| {
         const high = sumsBy16(group.high[64 * part ..][0..64]);
         const low = sumsBy16(group.low[64 * part ..][0..64]);
-        const total = @as(@Vector(4, f32), @floatFromInt(joined(high, low))) * @as(@Vector(4, f32), @splat(scale));
-        record.less_high_16[4 * part ..][0..4].* = -%high;
-        record.less_low_16[4 * part ..][0..4].* = -%low;
+        const total = @as(@Vector(4, f32), @floatFromInt(joined(wholeSums(high), wholeSums(low)))) * @as(@Vector(4, f32), @splat(scale));
+        record.less_high_16[4 * part ..][0..4].* = negated(high);
+        record.less_low_16[4 * part ..][0..4].* = negated(low);
         record.total_16[4 * part ..][0..4].* = total;
         const high_32 = pairs(high);
         const low_32 = pairs(low);
-        const sum_32 = joined(high_32, low_32);
+        const sum_32 = joined(wholeSums(high_32), wholeSums(low_32));
         const total_32 = @as(@Vector(2, f32), @floatFromInt(sum_32)) * @as(@Vector(2, f32), @splat(scale));
-        record.less_high_32[2 * part ..][0..2].* = -%high_32;
-        record.less_low_32[2 * part ..][0..2].* = -%low_32;
+        record.less_high_32[2 * part ..][0..2].* = negated(high_32);
+        record.less_low_32[2 * part ..][0..2].* = negated(low_32);
         record.less_both_32[2 * part ..][0..2].* = -%(sum_32 << @splat(7));
         record.total_32[2 * part ..][0..2].* = total_32;
     }
@@ -235,16 +240,45 @@ pub inline fn joined(high: anytype, low: @TypeOf(high)) @TypeOf(high) {
     return (high << @splat(low_bits)) +% low;
 }
 
-/// Sums of 64 bytes by 16.
+/// Sums of 64 bytes by 16, in the form of the record's.
 inline fn sumsBy16(bytes: *const [64]i8) @Vector(4, i32) {
-    const by_4 = simd.dot(@splat(0), @splat(1), bytes.*);
-    const by_8 = by_4 +% @shuffle(i32, by_4, undefined, [16]i32{ 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14 });
-    const by_16 = by_8 +% @shuffle(i32, by_8, undefined, [16]i32{ 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13 });
+    const ones: simd.U8 = @splat(1);
+    const by_4: I32 = if (simd.adds_byte_pairs) @bitCast(simd.pairProducts(ones, bytes.*)) else simd.dot(@splat(0), ones, bytes.*);
+    const by_8 = added(by_4, @shuffle(i32, by_4, undefined, [16]i32{ 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14 }));
+    const by_16 = added(by_8, @shuffle(i32, by_8, undefined, [16]i32{ 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13 }));
     return @shuffle(i32, by_16, undefined, [4]i32{ 0, 4, 8, 12 });
 }
 
 inline fn pairs(v: @Vector(4, i32)) @Vector(2, i32) {
-    return @shuffle(i32, v, undefined, [2]i32{ 0, 2 }) +% @shuffle(i32, v, undefined, [2]i32{ 1, 3 });
+    return added(@shuffle(i32, v, undefined, [2]i32{ 0, 2 }), @shuffle(i32, v, undefined, [2]i32{ 1, 3 }));
+}
+
+/// What the lanes of the record's sums hold: a number, or two words.
+fn Parts(comptime V: type) type {
+    return if (simd.adds_byte_pairs) @Vector(2 * @typeInfo(V).vector.len, i16) else V;
+}
+
+inline fn added(a: anytype, b: @TypeOf(a)) @TypeOf(a) {
+    return @bitCast(@as(Parts(@TypeOf(a)), @bitCast(a)) +% @as(Parts(@TypeOf(a)), @bitCast(b)));
+}
+
+inline fn negated(v: anytype) @TypeOf(v) {
+    return @bitCast(-%@as(Parts(@TypeOf(v)), @bitCast(v)));
+}
+
+/// A number in each lane.
+inline fn wholeSums(v: anytype) @TypeOf(v) {
+    return if (simd.adds_byte_pairs) (v << @splat(16) >> @splat(16)) +% (v >> @splat(16)) else v;
+}
+
+/// Lanes 0, 2, 1 and 3 of each four.
+inline fn middleSwapped(v: I32) I32 {
+    return @shuffle(i32, v, undefined, [16]i32{ 0, 2, 1, 3, 4, 6, 5, 7, 8, 10, 9, 11, 12, 14, 13, 15 });
+}
+
+fn wholeLess(high: i32, low: i32) i32 {
+    const sums = wholeSums(@Vector(2, i32){ high, low });
+    return 256 * sums[0] + sums[1];
 }
 
 test "integers, sums and scale of a group" {
@@ -265,11 +299,15 @@ test "integers, sums and scale of a group" {
             try std.testing.expect(@abs(value - @as(f32, @floatFromInt(integer)) * record.scale) <= (if (low == -byte_max) @as(f32, 1.504) else 0.504) * record.scale);
         }
         var less: i32 = 0;
-        for (record.less_high_32, record.less_low_32) |high, low| less += 256 * high + low;
+        for (record.less_high_32, record.less_low_32) |high, low| less += wholeLess(high, low);
         try std.testing.expectEqual(-total, less);
         less = 0;
-        for (record.less_high_16, record.less_low_16) |high, low| less += 256 * high + low;
+        for (record.less_high_16, record.less_low_16) |high, low| less += wholeLess(high, low);
         try std.testing.expectEqual(-total, less);
+        if (simd.adds_byte_pairs) for (0..group_elements / 4) |four| for ([_]usize{ 0, 2, 1, 3 }, 0..) |element, place| {
+            const at = 4 * four + element;
+            try std.testing.expectEqual(@as(i32, group.high[at]) * 256 + group.low[at], group.both[4 * four + place]);
+        };
     }
 }
 

@@ -9,6 +9,7 @@ const math = @import("math.zig");
 const matmul = @import("matmul.zig");
 const mmla = @import("matmul_mmla.zig");
 const ops = @import("../abi/ops.gen.zig");
+const pairs = @import("matmul_pairs.zig");
 const simd = @import("simd.zig");
 const tiles = @import("tiles.zig");
 
@@ -108,6 +109,7 @@ pub fn runTile(comptime l: Layout, a: *const matmul.Arguments, segment: *const m
     const stride = a.x_groups.tileSize(tile);
     const size = @min(tile + stride, a.tokens) - token;
     if (simd.has_i8mm and size >= mmla.tokens_min) return mmla.runTile(l, a, segment, panel, row, token);
+    if (simd.adds_byte_pairs and size >= pairs.unpacked_tokens_min) return pairs.runTile(l, a, segment, panel, row, token, size, stride);
     var done: usize = 0;
     while (done < size) : (done += register_tokens) {
         switch (@min(register_tokens, size - done)) {
@@ -137,11 +139,15 @@ pub fn multiply(
     var spans = panels;
     var slabs = a.k / layouts.slab_elements;
     while (slabs > 0) {
-        // Formats in blocks of 32 may end in the middle of a group.
-        const present = if (l.scales == .super) layouts.group_slabs else @min(slabs, layouts.group_slabs);
+        const present = layouts.presentSlabs(l, slabs);
         switch (a.x_groups.bytesOf(x, tokens)) {
             inline else => |bytes| inline for (&spans, &acc) |*span, *sums| {
-                addGroup(l, bytes, tokens, layouts.header(l, span.*), span.* + l.headerBytes(), present, from_memory, x, sums);
+                const head = layouts.header(l, span.*);
+                const first = span.* + l.headerBytes();
+                if (simd.adds_byte_pairs) {
+                    const group: pairs.Packed(l) = .{ .head = head, .first = first, .from_memory = from_memory };
+                    pairs.addGroup(l, bytes, tokens, &group, present, x, sums);
+                } else addGroup(l, bytes, tokens, head, first, present, from_memory, x, sums);
                 span.* += l.headerBytes() + present * l.slabBytes();
             },
         }

@@ -8,7 +8,7 @@ const simd = @import("simd.zig");
 const F32 = simd.F32;
 
 /// Tokens of a register tile.
-const tile_tokens = if (simd.has_avx512) 8 else 2;
+const tile_tokens = if (simd.has_avx512) 8 else if (simd.has_avx2) 3 else 2;
 
 /// Rows of a register tile. Rows cost a conversion, tokens a load: of 24 sums, three rows of eight tokens cost least.
 fn tileRows(comptime tokens: usize) usize {
@@ -42,8 +42,8 @@ fn tile(comptime dtype: ops.DType, comptime rows: usize, comptime tokens: usize,
         var weights: [rows]F32 = undefined;
         inline for (0..rows) |r| {
             const p = segment.data + (row + r) * segment.row_bytes + done * element_bytes;
-            // Few tokens are bound by memory: ask for the same place of the next tile's rows.
-            if (tokens <= 2) @prefetch(p + rows * segment.row_bytes, .{ .locality = 2 });
+            // The first tokens meet weights from memory: ask for the same place of the next tile's rows.
+            if (token == 0) @prefetch(p + rows * segment.row_bytes, .{ .locality = 2 });
             weights[r] = widen(dtype, p);
         }
         inline for (0..tokens) |t| {

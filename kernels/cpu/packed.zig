@@ -223,6 +223,11 @@ pub inline fn centeredIntegers(comptime l: Layout, slab: [*]const u8, comptime j
 /// Octaves below the largest scale of a group that the scales of a `power` format reach.
 pub const power_octaves = 11;
 
+/// Slabs of the next group, when so many are left: formats in blocks of 32 may end in the middle of one.
+pub inline fn presentSlabs(comptime l: Layout, slabs: usize) usize {
+    return if (l.scales == .super) group_slabs else @min(slabs, group_slabs);
+}
+
 /// What a span's header says, kept for its slabs.
 pub const Header = struct { unit: F32, min_unit: F32 };
 
@@ -253,6 +258,16 @@ pub inline fn wholeScale(comptime l: Layout, slab: [*]const u8, comptime sub: us
     if (l.scales == .power) return @intFromFloat(@as(F32, @bitCast(@as(I32, bytes) << @splat(23))));
     if (l.nibble_scales) return bytes & @as(@Vector(panel_rows, u8), @splat(15));
     return if (l.signed_scales) @as(@Vector(panel_rows, i8), @bitCast(bytes)) else bytes;
+}
+
+/// The same, twice side by side in 16 bits: for sums of a row in two words.
+pub inline fn scalePairs(comptime l: Layout, slab: [*]const u8, comptime sub: usize) simd.I16 {
+    const scales: @Vector(panel_rows, i16) = if (l.scales == .unit) @bitCast(slab[0..32].*) else @truncate(wholeScale(l, slab, sub));
+    return @shuffle(i16, scales, undefined, blk: {
+        var twice: [2 * panel_rows]i32 = undefined;
+        for (&twice, 0..) |*lane, i| lane.* = i / 2;
+        break :blk twice;
+    });
 }
 
 /// The minimum of each row for part `sub` of a slab.

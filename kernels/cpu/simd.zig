@@ -29,8 +29,12 @@ pub const has_i8mm = is_arm and aarch64.featureSetHas(builtin.cpu.features, .i8m
 pub const group_elements = 64;
 pub const group_lanes = 16;
 
+/// Whether products of bytes are added by twos, to 16 bits: x86 before its instructions that add four to 32 bits.
+pub const adds_byte_pairs = is_x86 and !has_avx512 and !has_avx_vnni;
+
 pub const U8 = @Vector(64, u8);
 pub const I8 = @Vector(64, i8);
+pub const I16 = @Vector(32, i16);
 pub const I32 = @Vector(16, i32);
 pub const F32 = @Vector(16, f32);
 
@@ -270,32 +274,57 @@ pub inline fn dotSigned(accumulator: I32, a: I8, b: I8) I32 {
     return dotWide(accumulator, @as(@Vector(64, i16), a), b);
 }
 
+/// Unsigned times signed bytes, neighbours added: 16 bits, at whose ends they stop.
+pub inline fn pairProducts(u: U8, s: I8) I16 {
+    if (!adds_byte_pairs) comptime unreachable;
+    const us: [64 / pair_bytes]@Vector(pair_bytes, u8) = @bitCast(u);
+    const ss: [64 / pair_bytes]@Vector(pair_bytes, i8) = @bitCast(s);
+    var parts: [64 / pair_bytes]@Vector(pair_bytes / 2, i16) = undefined;
+    inline for (&parts, us, ss) |*part, a, b| part.* = pairsOfBytes(pair_bytes, a, b);
+    return @bitCast(parts);
+}
+
+/// `accumulator[lane] + a[2 * lane] * b[2 * lane] + a[2 * lane + 1] * b[2 * lane + 1]`.
+pub inline fn addPairs(accumulator: I32, a: I16, b: I16) I32 {
+    if (!adds_byte_pairs) comptime unreachable;
+    const as: [64 / pair_bytes]@Vector(pair_bytes / 2, i16) = @bitCast(a);
+    const bs: [64 / pair_bytes]@Vector(pair_bytes / 2, i16) = @bitCast(b);
+    var parts: [64 / pair_bytes]@Vector(pair_bytes / 4, i32) = undefined;
+    inline for (&parts, as, bs) |*part, x, y| part.* = pairsOfWords(pair_bytes / 2, x, y);
+    return accumulator +% @as(I32, @bitCast(parts));
+}
+
+/// Bytes of a register of the two above.
+const pair_bytes = if (has_avx2) 32 else 16;
+
 /// Multiplies unsigned by signed bytes and adds neighbours twice: 8 to 16 to 32 bits.
 inline fn maddubs(comptime n: usize, u: @Vector(n, u8), s: @Vector(n, i8)) @Vector(n / 4, i32) {
-    const Wide = @Vector(n / 2, i16);
-    const Out = @Vector(n / 4, i32);
-    const ones: Wide = @splat(1);
-    if (n == 16 and !has_avx2) {
-        const pairs = asm ("pmaddubsw %[s], %[u]"
-            : [u] "=x" (-> Wide),
-            : [_] "0" (u),
-              [s] "x" (s),
-        );
-        return asm ("pmaddwd %[ones], %[pairs]"
-            : [pairs] "=x" (-> Out),
-            : [_] "0" (pairs),
-              [ones] "x" (ones),
-        );
-    }
-    const pairs = asm ("vpmaddubsw %[s], %[u], %[out]"
-        : [out] "=v" (-> Wide),
+    return pairsOfWords(n / 2, pairsOfBytes(n, u, s), @splat(1));
+}
+
+inline fn pairsOfBytes(comptime n: usize, u: @Vector(n, u8), s: @Vector(n, i8)) @Vector(n / 2, i16) {
+    if (n == 16 and !has_avx2) return asm ("pmaddubsw %[s], %[u]"
+        : [u] "=x" (-> @Vector(n / 2, i16)),
+        : [_] "0" (u),
+          [s] "x" (s),
+    );
+    return asm ("vpmaddubsw %[s], %[u], %[out]"
+        : [out] "=v" (-> @Vector(n / 2, i16)),
         : [u] "v" (u),
           [s] "v" (s),
     );
-    return asm ("vpmaddwd %[ones], %[pairs], %[out]"
-        : [out] "=v" (-> Out),
-        : [pairs] "v" (pairs),
-          [ones] "v" (ones),
+}
+
+inline fn pairsOfWords(comptime n: usize, a: @Vector(n, i16), b: @Vector(n, i16)) @Vector(n / 2, i32) {
+    if (n == 8 and !has_avx2) return asm ("pmaddwd %[b], %[a]"
+        : [a] "=x" (-> @Vector(n / 2, i32)),
+        : [_] "0" (a),
+          [b] "x" (b),
+    );
+    return asm ("vpmaddwd %[b], %[a], %[out]"
+        : [out] "=v" (-> @Vector(n / 2, i32)),
+        : [a] "v" (a),
+          [b] "v" (b),
     );
 }
 
@@ -350,4 +379,29 @@ fn StrideMask(comptime byte: comptime_int) type {
             break :blk m;
         };
     };
+}
+
+test "a matrix of bits moves a field as shifts do" {
+    @setEvalBranchQuota(100_000);
+    inline for (0..8) |from| inline for (1..9 - from) |count| inline for (0..9 - count) |to| {
+        const field: BitField = .{ .from = from, .count = count, .to = to };
+        const middle = @as(u8, 1) << (count - 1);
+        for (0..256) |value| {
+            const v: u8 = @intCast(value);
+            const bits = v >> from & @as(u8, @intCast((1 << count) - 1));
+            try std.testing.expectEqual(bits << to, timesBitMatrixScalar(v, comptime bitMatrix(field, false)));
+            const sign = @as(u8, @truncate(@as(u16, 0xff) << (to + count - 1)));
+            try std.testing.expectEqual((bits -% middle) << to, timesBitMatrixScalar(v, comptime bitMatrix(field, true)) ^ sign);
+        }
+    };
+}
+
+/// What `timesBitMatrix` does to a byte: bit i of the result is the parity of the byte and row 7 - i.
+fn timesBitMatrixScalar(v: u8, matrix: u64) u8 {
+    var result: u8 = 0;
+    for (0..8) |bit| {
+        const row: u8 = @truncate(matrix >> @intCast(8 * (7 - bit)));
+        result |= @as(u8, @popCount(row & v) & 1) << @intCast(bit);
+    }
+    return result;
 }
