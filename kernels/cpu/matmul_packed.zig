@@ -301,7 +301,7 @@ inline fn product(comptime l: Layout, sum: I32, q: simd.U8, x: simd.I8) I32 {
 }
 
 /// Elements `at .. at + 4` in every lane.
-inline fn broadcast(bytes: *const [activations.group_elements]i8, at: usize) simd.I8 {
+pub inline fn broadcast(bytes: *const [activations.group_elements]i8, at: usize) simd.I8 {
     const four: i32 = @bitCast(bytes[at..][0..4].*);
     return @bitCast(@as(I32, @splat(four)));
 }

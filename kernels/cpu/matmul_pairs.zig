@@ -251,8 +251,8 @@ inline fn chainSums(
         const at = layouts.slab_elements * index + 4 * register;
         inline for (&sums, 0..) |*sum, t| {
             const integers = &x.integers[t];
-            sum.high +%= simd.pairProducts(q, four(&integers.high, at));
-            if (bytes == .both) sum.low +%= simd.pairProducts(q, four(&integers.low, at));
+            sum.high +%= simd.pairProducts(q, packed_panels.broadcast(&integers.high, at));
+            if (bytes == .both) sum.low +%= simd.pairProducts(q, packed_panels.broadcast(&integers.low, at));
         }
     }
     return sums;
@@ -286,9 +286,4 @@ inline fn slabSums(comptime l: Layout, comptime bytes: Bytes, comptime tokens: u
 /// Two words in every lane of two.
 inline fn spread(words: i32) I16 {
     return @bitCast(@as(I32, @splat(words)));
-}
-
-/// Elements `at .. at + 4` in every lane of four.
-inline fn four(elements: *const [activations.group_elements]i8, at: usize) simd.I8 {
-    return @bitCast(@as(I32, @splat(@as(i32, @bitCast(elements[at..][0..4].*)))));
 }
