@@ -13,8 +13,12 @@ const tile_tokens = if (simd.has_avx512) 8 else if (simd.has_avx2) 3 else 2;
 /// Rows of a register tile. Rows cost a conversion, tokens a load: of 24 sums, three rows of eight tokens cost least.
 fn tileRows(comptime tokens: usize) usize {
     if (simd.has_avx512) return if (tokens > 4) 3 else 4;
+    if (simd.has_avx2 and tokens == 1) return 4;
     return if (simd.has_avx2 or simd.has_dotprod) 2 else 1;
 }
+
+/// How far ahead of the arithmetic weights are asked for.
+const ahead_bytes = 2048;
 
 /// Rows `first .. end` of a segment, all tokens.
 pub fn run(comptime dtype: ops.DType, a: *const matmul.Arguments, segment: *const matmul.Segment, first: usize, end: usize) void {
@@ -24,16 +28,19 @@ pub fn run(comptime dtype: ops.DType, a: *const matmul.Arguments, segment: *cons
         switch (@min(tile_tokens, a.tokens - token)) {
             inline 1...tile_tokens => |tokens| {
                 const rows = comptime tileRows(tokens);
-                var row = first;
-                while (row + rows <= end) : (row += rows) tile(dtype, rows, tokens, a, segment, row, token);
-                while (row < end) : (row += 1) tile(dtype, 1, tokens, a, segment, row, token);
+                // A tile's rows lie a stretch apart: where each ends, the next tile reads on, so that the processor
+                // sees a few long streams and reads ahead in all of them.
+                const stretch = (end - first) / rows;
+                for (first..first + stretch) |row| tile(dtype, rows, tokens, a, segment, row, stretch, token);
+                for (first + rows * stretch..end) |row| tile(dtype, 1, tokens, a, segment, row, 1, token);
             },
             else => unreachable,
         }
     }
 }
 
-fn tile(comptime dtype: ops.DType, comptime rows: usize, comptime tokens: usize, a: *const matmul.Arguments, segment: *const matmul.Segment, row: usize, token: usize) void {
+/// The rows `row`, `row + stretch` and so on.
+fn tile(comptime dtype: ops.DType, comptime rows: usize, comptime tokens: usize, a: *const matmul.Arguments, segment: *const matmul.Segment, row: usize, stretch: usize, token: usize) void {
     var acc: [rows][tokens]F32 = @splat(@splat(@splat(0)));
     const element_bytes = if (dtype == .f32) 4 else 2;
     const whole = a.k - a.k % 16;
@@ -41,9 +48,9 @@ fn tile(comptime dtype: ops.DType, comptime rows: usize, comptime tokens: usize,
     while (done < whole) : (done += 16) {
         var weights: [rows]F32 = undefined;
         inline for (0..rows) |r| {
-            const p = segment.data + (row + r) * segment.row_bytes + done * element_bytes;
-            // The first tokens meet weights from memory: ask for the same place of the next tile's rows.
-            if (token == 0) @prefetch(p + rows * segment.row_bytes, .{ .locality = 2 });
+            const p = segment.data + (row + r * stretch) * segment.row_bytes + done * element_bytes;
+            // The first tokens meet weights from memory.
+            if (token == 0) @prefetch(p + ahead_bytes, .{ .locality = 2 });
             weights[r] = widen(dtype, p);
         }
         inline for (0..tokens) |t| {
@@ -55,7 +62,7 @@ fn tile(comptime dtype: ops.DType, comptime rows: usize, comptime tokens: usize,
         const rest = a.k - done;
         inline for (0..rows) |r| {
             var bytes: [16 * element_bytes]u8 = @splat(0);
-            @memcpy(bytes[0 .. rest * element_bytes], (segment.data + (row + r) * segment.row_bytes + done * element_bytes)[0 .. rest * element_bytes]);
+            @memcpy(bytes[0 .. rest * element_bytes], (segment.data + (row + r * stretch) * segment.row_bytes + done * element_bytes)[0 .. rest * element_bytes]);
             const weights = widen(dtype, &bytes);
             inline for (0..tokens) |t| {
                 var x: [16]f32 = @splat(0);
@@ -65,7 +72,7 @@ fn tile(comptime dtype: ops.DType, comptime rows: usize, comptime tokens: usize,
         }
     }
     inline for (0..rows) |r| {
-        inline for (0..tokens) |t| matmul.store(a, segment, row + r, token + t, math.sum(acc[r][t]));
+        inline for (0..tokens) |t| matmul.store(a, segment, row + r * stretch, token + t, math.sum(acc[r][t]));
     }
 }
 
