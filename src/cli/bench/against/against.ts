@@ -17,12 +17,12 @@ import { blocksOf } from "../bench-step.ts";
 import { MachineLimits } from "../machine-limits.ts";
 import { requireRoom } from "../room.ts";
 import { type AgainstWork, Arena } from "./arena.ts";
-import { type Comparison, comparisonRow, comparisonTable, pairOf } from "./comparison.ts";
+import { type Cell, type Comparison, comparisonRow, comparisonTable, pairOf } from "./comparison.ts";
 import { installLlama } from "./llama.ts";
 import { onnxPeer } from "./onnx/onnx.ts";
 import { OwnSide } from "./own-side.ts";
 import type { Peer, PeerName, PeerOptions, Way } from "./peer.ts";
-import { StepWork } from "./step-bounds.ts";
+import { type Bound, StepWork } from "./step-bounds.ts";
 import { type OwnCommand, ownFirstToken, ownProcess, peerFirstToken, peerProcess } from "./whole-process.ts";
 
 /** Whole processes are short and vary more. */
@@ -105,15 +105,18 @@ export async function compareEngines(
     });
     const bounds = new StepWork(checkpoint, options.kvCacheType);
     const arena = new Arena({ own, other, peer, work, settings, log });
+    const boundOf = (cell: Cell): Bound =>
+      cell.phase === "prefill"
+        ? bounds.prefillBound(limits, cell.tokens)
+        : bounds.decodeBound(limits, cell.depth + cell.tokens / 2, cell.sequences);
     const prefill = await arena.prefill();
+    for (const { cell } of prefill) boundOf(cell);
     const decode = await arena.decode();
-    const rows = [...prefill, ...decode].map(({ cell, result }) => {
-      const bound =
-        cell.phase === "prefill"
-          ? bounds.prefillBound(limits, cell.tokens)
-          : bounds.decodeBound(limits, cell.depth + cell.tokens / 2, cell.sequences);
-      return comparisonRow(cell, result, bound);
-    });
+    // Some time after the first limits.
+    limits.measureAgain();
+    const rows = [...prefill, ...decode].map(({ cell, result }) =>
+      comparisonRow(cell, result, boundOf(cell)),
+    );
     await peer.close();
     const facts = factsOf(resolved.id, model, settings.repetitions);
     model.close();
