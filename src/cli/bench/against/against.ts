@@ -109,10 +109,10 @@ export async function compareEngines(
       cell.phase === "prefill"
         ? bounds.prefillBound(limits, cell.tokens)
         : bounds.decodeBound(limits, cell.depth + cell.tokens / 2, cell.sequences);
+    // Limits are measured where they are first asked for: before the turns, and once more behind them.
+    for (const cell of cellsOf(work, settings.generatedLength)) boundOf(cell);
     const prefill = await arena.prefill();
-    for (const { cell } of prefill) boundOf(cell);
     const decode = await arena.decode();
-    // Some time after the first limits.
     limits.measureAgain();
     const rows = [...prefill, ...decode].map(({ cell, result }) =>
       comparisonRow(cell, result, boundOf(cell)),
@@ -148,6 +148,14 @@ export async function compareEngines(
     await peer.close();
     model.close();
   }
+}
+
+/** What is going to be measured; fewer tokens may be generated than asked for. */
+function cellsOf({ prompts, cells }: AgainstWork, generatedLength: number): readonly Cell[] {
+  return [
+    ...prompts.map((tokens): Cell => ({ phase: "prefill", tokens, depth: 0, sequences: 1 })),
+    ...cells.map((cell): Cell => ({ phase: "decode", tokens: generatedLength, ...cell })),
+  ];
 }
 
 type ProcessFigures = Required<Pick<Comparison, "first_token_seconds" | "load_seconds" | "peak_rss_bytes">>;
