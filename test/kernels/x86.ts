@@ -137,6 +137,8 @@ function guestScript(): string {
     "export PATH=/bin HOME=/tmp NO_COLOR=1",
     "mount -t proc proc /proc && mount -t sysfs sys /sys && mount -t devtmpfs dev /dev && mount -t tmpfs tmp /tmp",
     ...tests,
+    // What the serial line still holds would be lost.
+    "sleep 3",
     "poweroff -f",
     "",
   ].join("\n");
