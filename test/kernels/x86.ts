@@ -9,6 +9,7 @@
 import {
   chmodSync,
   copyFileSync,
+  existsSync,
   mkdirSync,
   mkdtempSync,
   readdirSync,
@@ -28,13 +29,13 @@ const X86_LEVELS = INSTRUCTION_SETS.filter((level) => level.startsWith("x86_64")
 /** What the machine cannot do without. */
 const TOOLS = ["busybox", "cpio", "xorriso"] as const;
 /**
- * With what Bochs 3 does not get right left out: 580 is the promise of fast short copies, for which Linux moves memory by
- * other code.
+ * Both leave out what does not work in Bochs 3 or is not needed. 580 is the processor's promise of fast short copies, for
+ * which Linux moves memory by other code.
  */
 const EXCLUDED_FEATURES = "cet,uintr,pks,la57";
 const KERNEL_ARGUMENTS =
   "console=ttyS0 quiet mitigations=off clearcpuid=580 nofsgsbase ibt=off nosmap nosmep nopku lsm=yama nokaslr";
-/** The last lines of a suite and of the machine. */
+/** What the machine writes when a suite has ended. */
 const SUITE_ENDED = /^suite (\S+) (\S+) status (\d+)$/gm;
 
 const { values: options } = parseArgs({
@@ -53,7 +54,7 @@ if (options.bochs === undefined || options.linux === undefined)
   throw new Error("--bochs FOLDER and --linux FILE are needed; kernels/README.md says where they come from");
 const levels = options.levels.split(",");
 for (const level of levels) {
-  if (!X86_LEVELS.some((known) => known === level))
+  if (!X86_LEVELS.some((name) => name === level))
     throw new Error(`there is no x86-64 level ${level}; there are ${X86_LEVELS.join(", ")}`);
 }
 const suites = options.suites.split(",");
@@ -71,21 +72,30 @@ if (missing.length > 0)
     `nothing was tested: ${missing.join(", ")} missing on PATH; Debian has them under these names`,
   );
 
+const emulator = join(resolve(options.bochs), "bin", "bochs");
+const bootLoader = [
+  join(options.syslinux, "ISOLINUX", "isolinux.bin"),
+  join(options.syslinux, "syslinux", "modules", "bios", "ldlinux.c32"),
+];
+for (const file of [emulator, options.linux, ...bootLoader]) {
+  if (!existsSync(file)) throw new Error(`nothing was tested: there is no ${file}`);
+}
+
 const folder = mkdtempSync(join(tmpdir(), "mistral-x86-"));
 const serial = join(folder, "serial.txt");
 let status = 1;
 try {
   makeGuest(join(folder, "guest"));
   makeDisc(join(folder, "guest"), join(folder, "disc"));
-  status = await boot(resolve(options.bochs));
+  status = await boot(join(resolve(options.bochs), "share", "bochs"));
 } finally {
   rmSync(folder, { recursive: true, force: true });
 }
 process.exit(status);
 
 /** Runs a program with our streams. */
-function run(command: readonly string[], cwd = ROOT): void {
-  const { success } = Bun.spawnSync([...command], { cwd, stdio: ["ignore", "inherit", "inherit"] });
+function run(command: readonly string[]): void {
+  const { success } = Bun.spawnSync([...command], { cwd: ROOT, stdio: ["ignore", "inherit", "inherit"] });
   if (!success) throw new Error(`failed: ${command.join(" ")}`);
 }
 
@@ -102,14 +112,8 @@ function makeGuest(guest: string): void {
   }
   for (const suite of suites) {
     const source = join(import.meta.dir, `${suite}.test.ts`);
-    run([
-      process.execPath,
-      "build",
-      source,
-      "--target=bun",
-      "--outfile",
-      join(guest, "suites", `${suite}.test.js`),
-    ]);
+    const output = join(guest, "suites", `${suite}.test.js`);
+    run([process.execPath, "build", source, "--target=bun", `--outfile=${output}`]);
   }
   copyFileSync(tools.busybox!, join(guest, "bin", "busybox"));
   copyFileSync(process.execPath, join(guest, "bin", "bun"));
@@ -154,26 +158,15 @@ function makeDisc(guest: string, disc: string): void {
   if (!archive.success) throw new Error(`cpio: ${archive.stderr.toString()}`);
   writeFileSync(join(disc, "initrd"), gzipSync(archive.stdout, { level: 1 }));
   copyFileSync(options.linux!, join(disc, "vmlinuz"));
-  copyFileSync(join(options.syslinux, "ISOLINUX", "isolinux.bin"), join(disc, "isolinux.bin"));
-  copyFileSync(join(options.syslinux, "syslinux/modules/bios/ldlinux.c32"), join(disc, "ldlinux.c32"));
+  for (const file of bootLoader) copyFileSync(file, join(disc, basename(file)));
   const entry = `DEFAULT linux\nLABEL linux\n KERNEL vmlinuz\n INITRD initrd\n APPEND ${KERNEL_ARGUMENTS}\n`;
   writeFileSync(join(disc, "isolinux.cfg"), entry);
-  const loader = [
-    "-b",
-    "isolinux.bin",
-    "-c",
-    "boot.cat",
-    "-no-emul-boot",
-    "-boot-load-size",
-    "4",
-    "-boot-info-table",
-  ];
+  const loader = "-b isolinux.bin -c boot.cat -no-emul-boot -boot-load-size 4 -boot-info-table".split(" ");
   run(["xorriso", "-as", "mkisofs", "-quiet", "-o", join(folder, "disc.iso"), ...loader, disc]);
 }
 
 /** Runs the machine until it turns itself off, and shows what it writes to its serial line. */
-async function boot(installed: string): Promise<number> {
-  const share = join(installed, "share", "bochs");
+async function boot(share: string): Promise<number> {
   const machine = [
     "megs: 2048",
     `cpu: model=sapphire_rapids, exclude_features="${EXCLUDED_FEATURES}", count=1, ips=150000000`,
@@ -193,7 +186,7 @@ async function boot(installed: string): Promise<number> {
   ];
   writeFileSync(join(folder, "bochsrc"), `${machine.join("\n")}\n`);
   writeFileSync(serial, "");
-  const emulator = Bun.spawn([join(installed, "bin", "bochs"), "-q", "-f", join(folder, "bochsrc")], {
+  const machineProcess = Bun.spawn([emulator, "-q", "-f", join(folder, "bochsrc")], {
     stdio: ["ignore", "ignore", "inherit"],
     env: { ...process.env, BXSHARE: share },
   });
@@ -204,7 +197,7 @@ async function boot(installed: string): Promise<number> {
     shown = text.length;
   };
   const timer = setInterval(show, 1000);
-  await emulator.exited;
+  await machineProcess.exited;
   clearInterval(timer);
   show();
   const ended = [...readFileSync(serial, "utf8").replaceAll("\r", "").matchAll(SUITE_ENDED)];
