@@ -69,6 +69,42 @@ for (const dtype of ["q4_k", "q6_k", "q8_0", "q4_0", "bf16", "f16"] as const) {
   });
 }
 
+for (const dtype of ["f32", "bf16", "f16"] as const) {
+  test(`units of more rows than stay in a cache while tokens pass by: ${dtype}`, () => {
+    const k = 1312;
+    // One thread takes 128 at a time.
+    const height = 1100;
+    const tokens = 10;
+    const random = new Random(35);
+    const recording = new Recording();
+    const dimension = recording.program.dimension("tokens", tokens);
+    const rows = random.floats(tokens * k);
+    const bytes = randomWeights(random, dtype, height, k);
+    const x = recording.f32("x", [dimension, k], rows);
+    const weight = recording.input("weight", dtype, [height, k], bytes);
+    const out = matmul(recording.program, { name: "out", x, weights: [weight], keep: true });
+    const values = dequantize(dtype, bytes);
+    const expected = multiply(Float64Array.from(rows), values, k);
+    const bounds = productBounds(Float64Array.from(rows), values, k);
+    for (const { level, devices } of LEVELS) {
+      const all = recording.run(devices[0], [tokens]);
+      expectClose(all.f32(out), expected, (i) => TOLERANCE * bounds[i]!, level);
+      for (const [first, count] of [
+        [0, 1],
+        [4, 2],
+        [1, 5],
+        [9, 1],
+      ] as const) {
+        recording.set(x, rows.subarray(first * k, (first + count) * k));
+        const some = recording.run(devices[1], [count]).bytes(out);
+        const part = all.bytes(out).subarray(first * height * 4, (first + count) * height * 4);
+        expectSameBits(some, part, `${level} rows ${first} to ${first + count}`);
+      }
+      recording.set(x, rows);
+    }
+  });
+}
+
 for (const precision of ["precise", "fast"] as const) {
   test(`more rows than meet an unpacked panel at once, ${precision}`, () => {
     const height = 150;
