@@ -111,6 +111,7 @@ export async function compareEngines(
         : bounds.decodeBound(limits, cell.depth + cell.tokens / 2, cell.sequences);
     // Limits are measured where they are first asked for: before the turns, and once more behind them.
     for (const cell of cellsOf(work, settings.generatedLength)) boundOf(cell);
+    limits.readBytesPerSecond(model.info.weightBytes);
     const prefill = await arena.prefill();
     const decode = await arena.decode();
     limits.measureAgain();
